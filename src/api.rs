@@ -1,0 +1,1 @@
+//! The small HTTP API: health, metrics, read-only status, result intake.

@@ -1,0 +1,1 @@
+//! The controllers of sessions and runs: observe, validate, plan, apply, status.

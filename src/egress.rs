@@ -1,0 +1,1 @@
+//! The egress decision: may this run talk to that host? Pure.

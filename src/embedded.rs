@@ -1,0 +1,1 @@
+//! The four ports on one machine, without a cluster.

@@ -1,0 +1,1 @@
+//! Git on gix: fetch, read, write, sign and push. No git program, no work tree of a config repository.

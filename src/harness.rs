@@ -1,0 +1,1 @@
+//! The sidecar of one run: it prepares, watches, records and collects, outside the agent's reach.

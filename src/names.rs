@@ -1,0 +1,1 @@
+//! Newtypes for every name, id and path that crosses a boundary.

@@ -1,0 +1,1 @@
+//! The four ports through which the core reaches the world.

@@ -1,0 +1,1 @@
+//! How each known coding agent is started, configured and read. Pure.

@@ -1,0 +1,1 @@
+//! The one writer of a ledger: claims, results and code branches.

@@ -1,0 +1,1 @@
+//! The GitOps loop: fetch, read, plan, apply, status.

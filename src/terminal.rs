@@ -1,0 +1,1 @@
+//! Ring, screen and recording of a terminal, free of any transport. Pure.
