@@ -65,7 +65,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 pub fn crds_yaml() -> String {
     let documents = crds();
     let yaml = documents.iter().map(|crd| serde_saphyr::to_string(crd).expect("a CRD is plain data"));
-    yaml.map(|text| format!("---\n{text}")).collect()
+    yaml.map(|text| format!("---\n{text}")).collect::<Vec<_>>().concat()
 }
 
 /// Fills in the defaults of the schema, as an API server does. Only status has any.
