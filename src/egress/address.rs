@@ -30,14 +30,14 @@ const METADATA: [IpAddr; 10] = [
 
 /// An IPv4 address written as `::ffff:a.b.c.d` in its own form; every other address as it is.
 #[must_use]
-pub fn canonical(address: IpAddr) -> IpAddr {
+pub(super) fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
 /// The IPv4 address to which a translator or tunnel would carry this IPv6 address: NAT64 (RFC 6052, the
 /// well-known prefix), 6to4 (RFC 3056) and the old IPv4-compatible form (RFC 4291, 2.5.5.1).
 #[must_use]
-pub fn embedded_v4(address: IpAddr) -> Option<IpAddr> {
+pub(super) fn embedded_v4(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(v6) = canonical(address) else { return None };
     let v4 = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());

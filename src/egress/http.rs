@@ -84,7 +84,7 @@ impl fmt::Display for PathPattern {
 /// percent-encoded characters that need no encoding or that separate (RFC 3986, 6.2.2). No allow rule with
 /// `paths` matches such a path, every deny rule does.
 #[must_use]
-pub fn is_ambiguous(path: &str) -> bool {
+pub(super) fn is_ambiguous(path: &str) -> bool {
     let odd_segment = path.split('/').any(|s| s == "." || s == ".." || s.starts_with("..;"));
     odd_segment || path.contains('\\') || path.contains("//") || path.split('%').skip(1).any(hides)
 }

@@ -45,11 +45,6 @@ impl Rule {
         &self.name
     }
 
-    /// Whether the rule can be judged only where method and path are seen.
-    pub(super) fn inspects(&self) -> bool {
-        !self.methods.is_empty() || !self.paths.is_empty()
-    }
-
     pub(super) fn names(&self, host: &Host) -> bool {
         match host {
             Host::Name(name) => self.hosts.iter().any(|pattern| pattern.matches(name)),
