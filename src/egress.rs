@@ -9,12 +9,11 @@
 //! What the rules mean where the field list leaves room:
 //!
 //! * A rule without `ports` means 443; a rule with `methods` or `paths` means 80 and 443 (plain HTTP, and
-//!   routes to an https upstream). A *deny* rule without `ports` means every port.
+//!   routes to an https upstream). A deny rule closes every port.
 //! * `*.example.com` stands for exactly one label, as in certificates (RFC 9525, 6.3).
 //! * `cidrs` match addresses that the agent wrote, never names: resolving names that no rule names would let
 //!   data out through DNS. A *deny* rule's `cidrs` also match the addresses that a name resolves to.
-//! * Inside a tunnel nothing can be seen, so an allow rule with `methods` or `paths` never opens one, and a
-//!   deny rule with them closes it whole.
+//! * Inside a tunnel nothing can be seen, so a rule with `methods` or `paths` never opens one.
 //! * `mode: Audit`: deny rules of that policy are recorded, not enforced; a target that no rule names passes
 //!   (recorded) only if every policy is `Audit`. Private and reserved addresses stay closed in either mode.
 //! * A private address opens if a rule of a policy with `allowPrivate` names the host, or any such rule's
@@ -34,7 +33,7 @@ pub use cidr::{Cidr, CidrError};
 pub use decide::{Decision, Reason, Request, Verdict, decide, decide_address};
 pub use host::{Host, HostError, HostName, HostPattern};
 pub use http::{HttpError, Method, PathPattern};
-pub use policy::{Fault, Mode, OwnService, Policy, PolicyFields, RuleFields, Ruleset, RulesetError};
+pub use policy::{Fault, OwnService, Policy, Ruleset, RulesetError};
 pub use rule::{Rule, RuleName};
 pub use suggest::Suggestion;
 

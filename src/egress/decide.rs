@@ -3,9 +3,11 @@
 use std::{fmt, net::IpAddr};
 
 use super::{
-    Host, Mode, Policy, Rule, RuleName, Ruleset, Scope, Suggestion,
+    Host, Policy, RuleName, Ruleset, Scope, Suggestion,
     address::{canonical, embedded_v4, scope_of},
+    rule::Deny,
 };
+use crate::kinds::egress_policy::Mode;
 
 /// What the agent wants to reach. A tunnel has no method and no path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,7 +172,7 @@ pub fn decide(rules: &Ruleset, request: Request) -> Decision {
 }
 
 fn judge(rules: &Ruleset, request: &Request) -> Verdict {
-    let denied = |mode| first_denial(rules, mode, request, |rule| rule.names(&request.host));
+    let denied = |mode| first_denial(rules, mode, |deny| deny.names(&request.host));
     if let Some(rule) = denied(Mode::Enforce) {
         return Verdict::Denied(Reason::Denied(rule));
     }
@@ -206,11 +208,11 @@ pub fn decide_address(rules: &Ruleset, earlier: &Decision, address: IpAddr) -> D
     if rules.is_own_service(address, request.port) {
         return earlier.with(Verdict::Denied(Reason::OwnService(address)));
     }
-    let holds = |rule: &Rule| {
+    let holds = |deny: &Deny| {
         let inner = embedded_v4(address);
-        rule.cidrs.iter().any(|block| block.contains(address) || inner.is_some_and(|v4| block.contains(v4)))
+        deny.cidrs.iter().any(|block| block.contains(address) || inner.is_some_and(|v4| block.contains(v4)))
     };
-    if let Some(rule) = first_denial(rules, Mode::Enforce, request, holds) {
+    if let Some(rule) = first_denial(rules, Mode::Enforce, holds) {
         return earlier.with(Verdict::Denied(Reason::Denied(rule)));
     }
     if let Scope::Private(kind) = scope_of(address) {
@@ -222,20 +224,15 @@ pub fn decide_address(rules: &Ruleset, earlier: &Decision, address: IpAddr) -> D
             return earlier.with(Verdict::Denied(Reason::Private(address, kind)));
         }
     }
-    match first_denial(rules, Mode::Audit, request, holds) {
+    match first_denial(rules, Mode::Audit, holds) {
         Some(rule) => earlier.with(Verdict::Audited(Reason::Denied(rule))),
         None => earlier.clone(),
     }
 }
 
-/// The first deny rule of a policy of this mode that names the target and closes the request.
-fn first_denial(
-    rules: &Ruleset,
-    mode: Mode,
-    request: &Request,
-    names: impl Fn(&Rule) -> bool,
-) -> Option<RuleName> {
+/// The first deny rule of a policy of this mode that names the target.
+fn first_denial(rules: &Ruleset, mode: Mode, names: impl Fn(&Deny) -> bool) -> Option<RuleName> {
     let of_mode = |policy: &&Policy| policy.mode == mode;
     let mut denials = rules.policies.iter().filter(of_mode).flat_map(|policy| &policy.deny);
-    denials.find(|rule| names(rule) && rule.closes(request)).map(|rule| rule.name.clone())
+    denials.find(|deny| names(deny)).map(|deny| deny.name.clone())
 }

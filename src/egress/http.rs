@@ -81,8 +81,8 @@ impl fmt::Display for PathPattern {
 }
 
 /// Whether servers may read this path as another one: dot segments, empty segments, backslashes, and
-/// percent-encoded characters that need no encoding or that separate (RFC 3986, 6.2.2). No allow rule with
-/// `paths` matches such a path, every deny rule does.
+/// percent-encoded characters that need no encoding or that separate (RFC 3986, 6.2.2). No rule with `paths`
+/// opens such a path.
 #[must_use]
 pub(super) fn is_ambiguous(path: &str) -> bool {
     let odd_segment = path.split('/').any(|s| s == "." || s == ".." || s.starts_with("..;"));

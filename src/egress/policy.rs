@@ -5,20 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use super::{
     CidrError, HostError, HttpError, Rule, RuleName, Scope,
     address::{canonical, scope_of},
+    rule::Deny,
 };
+use crate::kinds::egress_policy::{self as spec, EgressPolicySpec, Mode};
 
 /// Rules of all policies of one run together; more is a mistake, and every connection reads them all.
 const RULES: usize = 2048;
-
-/// Whether a policy refuses or only records what it would refuse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// Refuses.
-    #[default]
-    Enforce,
-    /// Records.
-    Audit,
-}
 
 /// What is wrong with one field of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +24,7 @@ pub enum Fault {
     /// A method or a path.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// Port 0.
+    /// Not a TCP port.
     #[error("a port is 1 to 65535")]
     Port,
     /// A rule that names nothing.
@@ -56,107 +48,88 @@ pub struct RulesetError {
     pub fault: Fault,
 }
 
-/// The fields of one rule as its author wrote them.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RuleFields<'a> {
-    /// `name`.
-    pub name: Option<&'a str>,
-    /// `hosts`.
-    pub hosts: &'a [String],
-    /// `cidrs`.
-    pub cidrs: &'a [String],
-    /// `ports`.
-    pub ports: &'a [u16],
-    /// `methods`.
-    pub methods: &'a [String],
-    /// `paths`.
-    pub paths: &'a [String],
-}
-
-/// The fields of one policy as its author wrote them.
-#[derive(Debug, Clone, Default)]
-pub struct PolicyFields<'a> {
-    /// `rules`.
-    pub rules: Vec<RuleFields<'a>>,
-    /// `deny`.
-    pub deny: Vec<RuleFields<'a>>,
-    /// `mode`.
-    pub mode: Mode,
-    /// `allowPrivate`.
-    pub allow_private: bool,
-}
-
 /// One parsed policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub(super) rules: Vec<Rule>,
-    pub(super) deny: Vec<Rule>,
+    pub(super) deny: Vec<Deny>,
     pub(super) mode: Mode,
     pub(super) allow_private: bool,
 }
 
 impl Policy {
     /// Parses a policy; all of its faults at once.
-    pub fn parse(name: &str, fields: &PolicyFields<'_>) -> Result<Self, Vec<RulesetError>> {
-        let mut faults = Vec::new();
-        let mut read = |list: &[RuleFields<'_>], section, ports: fn(&RuleFields<'_>) -> Vec<u16>| {
-            let mut reading = Reading { policy: name, section, index: 0, faults: &mut faults };
-            list.iter().map(|fields| reading.rule(fields, ports(fields))).collect::<Vec<_>>()
-        };
-        let rules = read(&fields.rules, "rules", default_ports);
-        let deny = read(&fields.deny, "deny", |fields| fields.ports.to_vec());
-        if faults.is_empty() {
-            Ok(Self { rules, deny, mode: fields.mode, allow_private: fields.allow_private })
+    pub fn parse(name: &str, spec: &EgressPolicySpec) -> Result<Self, Vec<RulesetError>> {
+        let mut reading = Reading { policy: name, faults: Vec::new() };
+        let rules = spec.rules.iter().enumerate().map(|(at, rule)| reading.rule(at, rule)).collect();
+        let deny = spec.deny.iter().enumerate().map(|(at, deny)| reading.deny(at, deny)).collect();
+        if reading.faults.is_empty() {
+            let mode = spec.mode.unwrap_or(Mode::Enforce);
+            Ok(Self { rules, deny, mode, allow_private: spec.allow_private.unwrap_or(false) })
         } else {
-            Err(faults)
+            Err(reading.faults)
         }
     }
 }
 
-/// The ports of an allow rule: what it says, else 443, and 80 too if it reads methods or paths.
-fn default_ports(fields: &RuleFields<'_>) -> Vec<u16> {
-    match fields.ports {
-        [] if fields.methods.is_empty() && fields.paths.is_empty() => vec![443],
-        [] => vec![80, 443],
-        ports => ports.to_vec(),
-    }
-}
-
-/// Reads the rules of one section and keeps what is wrong with them.
+/// Reads the rules of one policy and keeps what is wrong with them.
 struct Reading<'a> {
     policy: &'a str,
-    section: &'static str,
-    index: usize,
-    faults: &'a mut Vec<RulesetError>,
+    faults: Vec<RulesetError>,
 }
 
 impl Reading<'_> {
-    fn rule(&mut self, fields: &RuleFields<'_>, ports: Vec<u16>) -> Rule {
-        let place = format!("{}[{}]", self.section, self.index);
-        if fields.hosts.is_empty() && fields.cidrs.is_empty() {
-            self.fault(place.clone(), Fault::NamesNothing);
+    fn rule(&mut self, at: usize, rule: &spec::Rule) -> Rule {
+        let place = format!("rules[{at}]");
+        self.names_something(&place, &rule.hosts, &rule.cidrs);
+        Rule {
+            name: RuleName::new(self.policy, if rule.name.is_empty() { &place } else { &rule.name }),
+            hosts: self.list(&place, "hosts", &rule.hosts),
+            cidrs: self.list(&place, "cidrs", &rule.cidrs),
+            ports: self.ports(&place, rule),
+            methods: self.list(&place, "methods", &rule.methods),
+            paths: self.list(&place, "paths", &rule.paths),
         }
-        if let Some(at) = ports.iter().position(|port| *port == 0) {
-            self.fault(format!("{place}.ports[{at}]"), Fault::Port);
-        }
-        let rule = Rule {
-            name: RuleName::new(self.policy, fields.name.unwrap_or(&place)),
-            hosts: self.list(&place, "hosts", fields.hosts),
-            cidrs: self.list(&place, "cidrs", fields.cidrs),
-            ports,
-            methods: self.list(&place, "methods", fields.methods),
-            paths: self.list(&place, "paths", fields.paths),
-        };
-        self.index += 1;
-        rule
     }
 
-    fn list<T: std::str::FromStr<Err: Into<Fault>>>(
-        &mut self,
-        place: &str,
-        field: &str,
-        texts: &[String],
-    ) -> Vec<T> {
+    fn deny(&mut self, at: usize, deny: &spec::Deny) -> Deny {
+        let place = format!("deny[{at}]");
+        self.names_something(&place, &deny.hosts, &deny.cidrs);
+        Deny {
+            name: RuleName::new(self.policy, &place),
+            hosts: self.list(&place, "hosts", &deny.hosts),
+            cidrs: self.list(&place, "cidrs", &deny.cidrs),
+        }
+    }
+
+    fn names_something(&mut self, place: &str, hosts: &[String], cidrs: &[String]) {
+        if hosts.is_empty() && cidrs.is_empty() {
+            self.fault(place.to_owned(), Fault::NamesNothing);
+        }
+    }
+
+    /// What the rule says, else 443, and 80 too if it reads methods or paths.
+    fn ports(&mut self, place: &str, rule: &spec::Rule) -> Vec<u16> {
+        let mut ports = Vec::with_capacity(rule.ports.len().max(2));
+        for (at, port) in rule.ports.iter().enumerate() {
+            match u16::try_from(*port) {
+                Ok(port) if port != 0 => ports.push(port),
+                _ => self.fault(format!("{place}.ports[{at}]"), Fault::Port),
+            }
+        }
+        if rule.ports.is_empty() {
+            ports.push(443);
+            if !(rule.methods.is_empty() && rule.paths.is_empty()) {
+                ports.push(80);
+            }
+        }
+        ports
+    }
+
+    fn list<T>(&mut self, place: &str, field: &str, texts: &[String]) -> Vec<T>
+    where
+        T: std::str::FromStr<Err: Into<Fault>>,
+    {
         let mut read = Vec::with_capacity(texts.len());
         for (at, text) in texts.iter().enumerate() {
             match text.parse::<T>() {
@@ -186,13 +159,31 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// The union of parsed policies. No policies: nothing is open.
+    /// The union of the policies that a run names, each with its name. No policies: nothing is open.
     ///
     /// # Errors
-    /// When all of them together have more than 2048 rules.
-    pub fn new(policies: Vec<Policy>, own_services: Vec<OwnService>) -> Result<Self, Fault> {
-        let count: usize = policies.iter().map(|policy| policy.rules.len() + policy.deny.len()).sum();
-        if count > RULES { Err(Fault::Count) } else { Ok(Self { policies, own_services }) }
+    /// Every fault of every policy.
+    pub fn parse<'a>(
+        policies: impl IntoIterator<Item = (&'a str, &'a EgressPolicySpec)>,
+        own_services: Vec<OwnService>,
+    ) -> Result<Self, Vec<RulesetError>> {
+        let (mut read, mut faults, mut count) = (Vec::new(), Vec::new(), 0);
+        for (name, spec) in policies {
+            count += spec.rules.len() + spec.deny.len();
+            if count > RULES {
+                faults.push(RulesetError {
+                    policy: name.to_owned(),
+                    field: "rules".into(),
+                    fault: Fault::Count,
+                });
+                break;
+            }
+            match Policy::parse(name, spec) {
+                Ok(policy) => read.push(policy),
+                Err(found) => faults.extend(found),
+            }
+        }
+        if faults.is_empty() { Ok(Self { policies: read, own_services }) } else { Err(faults) }
     }
 
     /// Every allow rule with the policy that holds it, in the order of the policies.

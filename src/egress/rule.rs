@@ -26,8 +26,7 @@ impl fmt::Display for RuleName {
     }
 }
 
-/// A parsed rule. An empty list of ports means every port (the defaults of allow rules are filled in when
-/// the rule is read); empty lists of methods or paths mean any.
+/// A parsed rule; its ports are never empty. Empty lists of methods or paths mean any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub(super) name: RuleName,
@@ -46,40 +45,38 @@ impl Rule {
     }
 
     pub(super) fn names(&self, host: &Host) -> bool {
-        match host {
-            Host::Name(name) => self.hosts.iter().any(|pattern| pattern.matches(name)),
-            Host::Address(address) => self.cidrs.iter().any(|block| block.contains(*address)),
-        }
+        names(&self.hosts, &self.cidrs, host)
     }
 
-    /// Whether an allow rule is open to the request's port, method and path, whatever its host.
+    /// Whether the rule is open to the request's port, method and path, whatever its host. What cannot be
+    /// seen (a tunnel) or be read in two ways is not open.
     pub(super) fn opens(&self, request: &Request) -> bool {
         let Request { port, method, path, .. } = request;
-        self.opens_port(*port)
-            && (self.methods.is_empty() || method.as_deref().is_some_and(|m| self.has_method(m)))
-            && (self.paths.is_empty()
-                || path
-                    .as_deref()
-                    .is_some_and(|p| !is_ambiguous(p) && self.paths.iter().any(|own| own.matches(p))))
+        let has_method = |m: &str| self.methods.iter().any(|own| own.as_str() == m);
+        let has_path = |p: &str| !is_ambiguous(p) && self.paths.iter().any(|own| own.matches(p));
+        self.ports.contains(port)
+            && (self.methods.is_empty() || method.as_deref().is_some_and(has_method))
+            && (self.paths.is_empty() || path.as_deref().is_some_and(has_path))
     }
+}
 
-    /// Whether a deny rule closes the request's port, method and path, whatever its host. What cannot be
-    /// seen (a tunnel) or not be read in one way is closed.
-    pub(super) fn closes(&self, request: &Request) -> bool {
-        let Request { port, method, path, .. } = request;
-        self.opens_port(*port)
-            && (self.methods.is_empty() || method.as_deref().is_none_or(|m| self.has_method(m)))
-            && (self.paths.is_empty()
-                || path
-                    .as_deref()
-                    .is_none_or(|p| is_ambiguous(p) || self.paths.iter().any(|own| own.matches(p))))
+/// A parsed deny rule: all ports, methods and paths of what it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Deny {
+    pub(super) name: RuleName,
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) cidrs: Vec<Cidr>,
+}
+
+impl Deny {
+    pub(super) fn names(&self, host: &Host) -> bool {
+        names(&self.hosts, &self.cidrs, host)
     }
+}
 
-    fn opens_port(&self, port: u16) -> bool {
-        self.ports.is_empty() || self.ports.contains(&port)
-    }
-
-    fn has_method(&self, method: &str) -> bool {
-        self.methods.iter().any(|own| own.as_str() == method)
+fn names(hosts: &[HostPattern], cidrs: &[Cidr], host: &Host) -> bool {
+    match host {
+        Host::Name(name) => hosts.iter().any(|pattern| pattern.matches(name)),
+        Host::Address(address) => cidrs.iter().any(|block| block.contains(*address)),
     }
 }

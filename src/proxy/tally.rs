@@ -3,10 +3,16 @@
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::egress::{Decision, Verdict};
+use crate::{
+    egress::{Decision, Verdict},
+    kinds::harness_run::{self, EgressSeen},
+};
 
-/// Bytes of a method that are kept.
-const METHOD_BYTES: usize = 16;
+/// Characters of a method that are kept.
+const METHOD_CHARS: usize = 16;
+/// Bounds of the status field, from its schema.
+const STATUS_DENIALS: usize = 8;
+const STATUS_REASON_CHARS: usize = 512;
 
 /// Requests to one target refused (or, audited, let through) for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +25,8 @@ pub struct Denial {
     pub method: String,
     /// The closed set of [`crate::egress::Reason::word`].
     pub reason: &'static str,
+    /// The reason in words.
+    pub explanation: String,
     /// Whether it passed because the policies only audit.
     pub audited: bool,
     /// The rule that would open it, as YAML; absent where no rule can.
@@ -67,8 +75,9 @@ impl Snapshot {
         let denial = Denial {
             host: request.host.to_string(),
             port: request.port,
-            method: method.chars().take(METHOD_BYTES).collect(),
+            method: method.chars().take(METHOD_CHARS).collect(),
             reason: reason.word(),
+            explanation: reason.to_string(),
             audited,
             suggestion: decision.suggestion().map(|suggestion| suggestion.to_string()),
             count: 1,
@@ -82,6 +91,30 @@ impl Snapshot {
             known.count += 1;
         } else if self.denials.len() < denials {
             self.denials.push(denial);
+        }
+    }
+}
+
+/// What status and result say of it.
+impl From<&Snapshot> for EgressSeen {
+    fn from(snapshot: &Snapshot) -> Self {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let denials = snapshot.denials.iter().take(STATUS_DENIALS).map(|denial| {
+            let (audited, advice) =
+                (if denial.audited { "audited: " } else { "" }, denial.suggestion.as_deref());
+            let advice = advice.map(|rule| format!("; would be allowed by {}", rule.replace('\n', ", ")));
+            let reason = format!("{audited}{}{}", denial.explanation, advice.unwrap_or_default());
+            harness_run::Denial {
+                host: denial.host.clone(),
+                port: denial.port.into(),
+                reason: reason.chars().take(STATUS_REASON_CHARS).collect(),
+                count: count(denial.count),
+            }
+        });
+        Self {
+            allowed: count(snapshot.allowed + snapshot.audited),
+            denied: count(snapshot.denied),
+            denials: denials.collect(),
         }
     }
 }
