@@ -98,31 +98,25 @@ pub(super) fn missing(
 }
 
 /// True when `ancestor` is reachable from `commit`. A history that ends (shallow) before it counts as not.
+/// Nothing is cut off by time: a clock that ran backwards must not turn into a refused push.
 pub(super) fn descends(
     repository: &Repository,
     commit: ObjectId,
     ancestor: ObjectId,
     limits: &Limits,
 ) -> Result<bool, Error> {
-    if commit == ancestor {
-        return Ok(true);
-    }
-    let floor = time(repository, ancestor).unwrap_or(i64::MIN);
     let mut seen = HashSet::from([commit]);
     let mut queue = BinaryHeap::from([(i64::MAX, commit)]);
-    // A clock that ran backwards can only make us look at more than needed: nothing is cut off by time.
-    let _ = floor;
     while let Some((_, id)) = queue.pop() {
         if id == ancestor {
             return Ok(true);
         }
         for parent in parents(repository, id)? {
-            if seen.insert(parent) {
-                if let Some(time) = time(repository, parent) {
-                    queue.push((time, parent));
-                } else if parent == ancestor {
-                    return Ok(true);
-                }
+            if parent == ancestor {
+                return Ok(true);
+            }
+            if let (true, Some(time)) = (seen.insert(parent), time(repository, parent)) {
+                queue.push((time, parent));
             }
         }
         cap("commits", seen.len(), limits.commits)?;
@@ -153,76 +147,73 @@ fn new_commits(
 ) -> Result<Vec<ObjectId>, Error> {
     let shallow: HashSet<ObjectId> =
         repository.shallow_commits().map_err(Error::Shallow)?.map(|list| list.iter().copied().collect()).unwrap_or_default();
-    let mut walk = Colours::default();
+    let mut walk = Walk::default();
     for id in known {
-        walk.reach(repository, *id, true);
+        walk.reach(repository, *id, true)?;
     }
     for id in tips {
-        if !walk.reach(repository, *id, false) {
-            repository.find_commit(*id).map_err(object(*id))?;
-        }
+        walk.reach(repository, *id, false)?;
     }
     let mut order = Vec::new();
-    while let Some(id) = walk.next() {
-        let is_known = walk.known[&id];
+    while let Some((id, is_known)) = walk.next() {
         if !is_known {
             order.push(id);
         }
-        if shallow.contains(&id) {
-            continue;
-        }
-        for parent in parents(repository, id)? {
-            if !walk.reach(repository, parent, is_known) && !is_known {
-                repository.find_commit(parent).map_err(object(parent))?;
+        if !shallow.contains(&id) {
+            for parent in parents(repository, id)? {
+                walk.reach(repository, parent, is_known)?;
             }
         }
         cap("commits", walk.known.len(), limits.commits)?;
     }
     order.retain(|id| !walk.known[id]);
-    let mut once = HashSet::new();
-    order.retain(|id| once.insert(*id));
     match order.iter().find(|id| shallow.contains(*id)) {
         Some(commit) => Err(Error::ShallowBoundary { commit: *commit }),
         None => Ok(order),
     }
 }
 
-/// Commits met so far; true means the receiver has it.
+/// Commits met so far, and those still to be looked at.
 #[derive(Default)]
-struct Colours {
+struct Walk {
+    /// True when the receiver has it.
     known: HashMap<ObjectId, bool>,
-    queue: BinaryHeap<(i64, Reverse<ObjectId>)>,
-    /// New commits still in the queue.
+    queue: BinaryHeap<(i64, ObjectId, bool)>,
+    /// Entries of the queue that were new when they were met.
     open: usize,
 }
 
-impl Colours {
-    /// Queues a commit the first time it is met, and again when it turns out to be known. False when it is not here.
-    fn reach(&mut self, repository: &Repository, id: ObjectId, known: bool) -> bool {
-        let before = self.known.get(&id).copied();
-        if before == Some(true) || before == Some(known) {
-            return true;
+impl Walk {
+    /// Queues a commit when it is met first, and once more when a new one turns out to be known.
+    /// A known commit that is not here needs no looking at; a new one must be here.
+    fn reach(&mut self, repository: &Repository, id: ObjectId, known: bool) -> Result<(), Error> {
+        if matches!(self.known.get(&id), Some(before) if *before || !known) {
+            return Ok(());
         }
-        let Some(time) = time(repository, id) else { return false };
+        let time = match repository.find_commit(id).and_then(|commit| commit.time()) {
+            Ok(time) => time.seconds,
+            Err(_) if known => i64::MIN,
+            Err(source) => return Err(Error::Object { id, source }),
+        };
         self.known.insert(id, known);
-        self.queue.push((time, Reverse(id)));
-        self.open += usize::from(!known);
-        true
+        if time > i64::MIN {
+            self.queue.push((time, id, known));
+            self.open += usize::from(!known);
+        }
+        Ok(())
     }
 
-    /// The next commit to look at, or none when only known ones are left. A commit that was recoloured while it
-    /// waited comes up as known.
-    fn next(&mut self) -> Option<ObjectId> {
-        (self.open > 0).then(|| self.queue.pop()).flatten().map(|(_, Reverse(id))| {
-            self.settle(id);
-            id
-        })
-    }
-
-    fn settle(&mut self, id: ObjectId) {
-        let waiting = self.queue.iter().filter(|(_, Reverse(other))| !self.known[other]).count();
-        let _ = id;
-        self.open = waiting;
+    /// The next commit, newest first; none when only known ones are left.
+    fn next(&mut self) -> Option<(ObjectId, bool)> {
+        while self.open > 0 {
+            let (_, id, known) = self.queue.pop()?;
+            self.open -= usize::from(!known);
+            // What was recoloured while it waited is in the queue a second time, as known.
+            if known || !self.known[&id] {
+                return Some((id, known));
+            }
+        }
+        None
     }
 }
 
