@@ -1,7 +1,6 @@
 //! Which objects another repository lacks, and a pack of just these.
 
 use std::{
-    cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
     io::Write,
 };
