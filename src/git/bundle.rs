@@ -12,9 +12,9 @@ pub use quarantine::accept;
 
 use std::{collections::HashSet, io, time::Duration};
 
-use gix::{ObjectId, Repository};
+use gix::ObjectId;
 
-use super::{changes, pack};
+use super::{CommitId, Repository, changes, pack};
 
 /// Caps of an incoming bundle.
 #[derive(Debug, Clone)]
@@ -170,9 +170,9 @@ pub struct Written {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// References of the bundle and their commits.
-    pub heads: Vec<(String, ObjectId)>,
+    pub heads: Vec<(String, CommitId)>,
     /// New commits.
-    pub commits: Vec<ObjectId>,
+    pub commits: Vec<CommitId>,
     /// Every path that some new commit has otherwise than the base, sorted, bytes outside UTF-8 replaced.
     pub paths: Vec<String>,
 }
@@ -182,6 +182,18 @@ pub struct Accepted {
 /// Errors: [`Error::Empty`] when there are none.
 pub fn write(
     repository: &Repository,
+    base: Option<CommitId>,
+    heads: &[(String, CommitId)],
+    out: &mut dyn io::Write,
+    limits: &pack::Limits,
+) -> Result<Written, Error> {
+    let heads: Vec<_> = heads.iter().map(|(name, id)| (name.clone(), id.get())).collect();
+    write_from(&repository.local(), base.map(CommitId::get), &heads, out, limits)
+}
+
+/// As [`write()`], from a handle that has objects which no other handle has.
+pub(super) fn write_from(
+    repository: &gix::Repository,
     base: Option<ObjectId>,
     heads: &[(String, ObjectId)],
     out: &mut dyn io::Write,

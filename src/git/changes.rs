@@ -37,26 +37,26 @@ pub enum Error {
 
 /// A blob, symlink or submodule in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Leaf {
+pub(super) struct Leaf {
     /// Its mode.
-    pub mode: EntryMode,
+    pub(super) mode: EntryMode,
     /// Its object.
-    pub id: ObjectId,
+    pub(super) id: ObjectId,
 }
 
 /// One file that differs; at least one side is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
+pub(super) struct Changed {
     /// Path with `/`, from the root of the tree. Any bytes but NUL.
-    pub path: BString,
+    pub(super) path: BString,
     /// Before; none when it was added.
-    pub old: Option<Leaf>,
+    pub(super) old: Option<Leaf>,
     /// After; none when it was removed.
-    pub new: Option<Leaf>,
+    pub(super) new: Option<Leaf>,
 }
 
 /// Differences from tree `old` (none: the empty tree) to tree `new`, sorted by path. `limit` counts files and folders.
-pub fn between(
+pub(super) fn between(
     repository: &Repository,
     old: Option<ObjectId>,
     new: Option<ObjectId>,
@@ -93,7 +93,11 @@ pub fn between(
 }
 
 fn join(folder: &BString, name: &BString) -> Result<BString, Error> {
-    let path = if folder.is_empty() { name.clone() } else { [folder.as_bytes(), b"/", name.as_bytes()].concat().into() };
+    let path = if folder.is_empty() {
+        name.clone()
+    } else {
+        [folder.as_bytes(), b"/", name.as_bytes()].concat().into()
+    };
     if path.len() > MAX_PATH { Err(Error::PathTooLong(path.len())) } else { Ok(path) }
 }
 

@@ -1,7 +1,7 @@
 //! Commits made without a work tree: a parent, file changes, people, a message with trailers, a signature.
 
 use gix::{
-    ObjectId, Repository,
+    ObjectId,
     objs::{Commit, Write as _, WriteTo, tree::EntryKind},
     refs::{
         Target,
@@ -10,7 +10,10 @@ use gix::{
 };
 use jiff::Timestamp;
 
-use super::sign::{self, SigningKey};
+use super::{
+    CommitId, Repository,
+    sign::{self, SigningKey},
+};
 
 /// Changes that one commit may hold.
 pub const MAX_CHANGES: usize = 100_000;
@@ -109,11 +112,18 @@ impl Message {
         if !body.is_empty() {
             paragraphs.push(body.to_owned());
         }
-        let lines = trailers.iter().map(|(token, value)| trailer(token, value)).collect::<Result<Vec<_>, _>>()?;
+        let lines =
+            trailers.iter().map(|(token, value)| trailer(token, value)).collect::<Result<Vec<_>, _>>()?;
         if !lines.is_empty() {
             paragraphs.push(lines.join("\n"));
         }
         Ok(Self { text: paragraphs.join("\n\n") + "\n" })
+    }
+
+    /// The whole text, as it goes into the commit.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 }
 
@@ -146,7 +156,7 @@ pub enum Change {
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// The commit to build on; none makes a root commit.
-    pub parent: Option<ObjectId>,
+    pub parent: Option<CommitId>,
     /// Changes, applied in order.
     pub changes: Vec<Change>,
     /// Who wrote the change.
@@ -165,7 +175,7 @@ pub enum Outcome {
     /// The changes leave the parent's tree as it is: nothing was written.
     Unchanged,
     /// The new commit. No reference points to it yet.
-    Written(ObjectId),
+    Written(CommitId),
 }
 
 impl Draft {
@@ -174,9 +184,12 @@ impl Draft {
         if self.changes.len() > MAX_CHANGES {
             return Err(Error::TooMany(self.changes.len()));
         }
-        let mut scratch = repository.clone().with_object_memory();
+        let local = repository.local();
+        let mut scratch = local.clone().with_object_memory();
         let before = match self.parent {
-            Some(parent) => scratch.find_commit(parent).and_then(|commit| commit.tree_id().map(gix::Id::detach)),
+            Some(parent) => {
+                scratch.find_commit(parent.get()).and_then(|commit| commit.tree_id().map(gix::Id::detach))
+            }
             None => Ok(scratch.empty_tree().id),
         }
         .map_err(store("the parent's tree"))?;
@@ -188,12 +201,12 @@ impl Draft {
         let id = scratch.write_object(&commit).map_err(store("the commit"))?.detach();
         let objects = scratch.objects.take_object_memory().expect("memory was turned on above");
         for (kind, data) in objects.values() {
-            repository.write_buf(*kind, data).map_err(store("writing objects"))?;
+            local.write_buf(*kind, data).map_err(store("writing objects"))?;
         }
-        Ok(Outcome::Written(id))
+        Ok(Outcome::Written(CommitId::new(id)))
     }
 
-    fn tree(&self, scratch: &Repository, before: ObjectId) -> Result<ObjectId, Error> {
+    fn tree(&self, scratch: &gix::Repository, before: ObjectId) -> Result<ObjectId, Error> {
         let mut editor = scratch.edit_tree(before).map_err(store("the parent's tree"))?;
         for change in &self.changes {
             match change {
@@ -211,7 +224,7 @@ impl Draft {
     fn commit(&self, tree: ObjectId, key: Option<&SigningKey>) -> Result<Commit, Error> {
         let mut commit = Commit {
             tree,
-            parents: self.parent.into_iter().collect(),
+            parents: self.parent.map(CommitId::get).into_iter().collect(),
             author: self.author.at(self.time),
             committer: self.committer.at(self.time),
             encoding: None,
@@ -230,7 +243,12 @@ impl Draft {
 /// Refuses what Git itself would refuse to check out, on any system.
 fn checked(path: &str) -> Result<&str, Error> {
     let valid = |component: &str| {
-        gix::validate::path::component(component.into(), None, gix::validate::path::component::Options::default()).is_ok()
+        gix::validate::path::component(
+            component.into(),
+            None,
+            gix::validate::path::component::Options::default(),
+        )
+        .is_ok()
     };
     let sound = path.len() <= 4096 && !path.contains('\0') && path.split('/').all(valid);
     sound.then_some(path).ok_or_else(|| Error::Path(path.to_owned()))
@@ -239,16 +257,25 @@ fn checked(path: &str) -> Result<&str, Error> {
 /// Moves a local reference from `old` (none: it must not exist) to `new`, or changes nothing.
 ///
 /// Errors: [`Error::Moved`] when the reference is not at `old`; read it again, build again.
-pub fn update_ref(repository: &Repository, name: &str, old: Option<ObjectId>, new: ObjectId) -> Result<(), Error> {
+pub fn update_ref(
+    repository: &Repository,
+    name: &str,
+    old: Option<CommitId>,
+    new: CommitId,
+) -> Result<(), Error> {
     let moved = |source| Error::Moved { name: name.to_owned(), source };
     let edit = RefEdit {
         change: RefChange::Update {
-            log: LogChange { mode: RefLog::AndReference, force_create_reflog: false, message: "ostler".into() },
+            log: LogChange {
+                mode: RefLog::AndReference,
+                force_create_reflog: false,
+                message: "ostler".into(),
+            },
             expected: match old {
-                Some(old) => PreviousValue::MustExistAndMatch(Target::Object(old)),
+                Some(old) => PreviousValue::MustExistAndMatch(Target::Object(old.get())),
                 None => PreviousValue::MustNotExist,
             },
-            new: Target::Object(new),
+            new: Target::Object(new.get()),
         },
         name: name.try_into().map_err(|_| Error::Text { what: "a reference name" })?,
         deref: false,
@@ -256,6 +283,6 @@ pub fn update_ref(repository: &Repository, name: &str, old: Option<ObjectId>, ne
     // The reflog names nobody: it must not depend on who runs ostler.
     let committer = Identity { name: "ostler".into(), email: String::new() }.at(Timestamp::UNIX_EPOCH);
     let mut buffer = gix::date::parse::TimeBuf::default();
-    repository.edit_references_as([edit], Some(committer.to_ref(&mut buffer))).map_err(moved)?;
+    repository.local().edit_references_as([edit], Some(committer.to_ref(&mut buffer))).map_err(moved)?;
     Ok(())
 }

@@ -83,7 +83,8 @@ pub(super) fn missing(
     limits: &Limits,
 ) -> Result<Missing, Error> {
     let commits = new_commits(repository, tips, known, limits)?;
-    let mut trees = Trees { repository, seen: commits.iter().copied().collect(), found: commits.clone(), limits };
+    let mut trees =
+        Trees { repository, seen: commits.iter().copied().collect(), found: commits.clone(), limits };
     for id in &commits {
         let commit = repository.find_commit(*id).map_err(object(*id))?;
         let tree = commit.tree_id().map_err(object(*id))?.detach();
@@ -144,8 +145,11 @@ fn new_commits(
     known: &HashSet<ObjectId>,
     limits: &Limits,
 ) -> Result<Vec<ObjectId>, Error> {
-    let shallow: HashSet<ObjectId> =
-        repository.shallow_commits().map_err(Error::Shallow)?.map(|list| list.iter().copied().collect()).unwrap_or_default();
+    let shallow: HashSet<ObjectId> = repository
+        .shallow_commits()
+        .map_err(Error::Shallow)?
+        .map(|list| list.iter().copied().collect())
+        .unwrap_or_default();
     let mut walk = Walk::default();
     for id in known {
         walk.reach(repository, *id, true)?;
@@ -287,7 +291,8 @@ pub(super) fn write(
         total += object.data.len() as u64;
         entry(*id, object.kind, &object.data).map(|entry| vec![entry])
     });
-    let mut pack = output::bytes::FromEntriesIter::new(entries, out, count, Version::V2, gix::hash::Kind::Sha1);
+    let mut pack =
+        output::bytes::FromEntriesIter::new(entries, out, count, Version::V2, gix::hash::Kind::Sha1);
     for written in pack.by_ref() {
         written.map_err(Error::Write)?;
     }

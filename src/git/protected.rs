@@ -53,7 +53,13 @@ impl Rules {
         let mut set = GlobSetBuilder::new();
         for glob in CI.iter().chain(more) {
             let fail = |source| RuleError { glob: (*glob).to_owned(), source };
-            set.add(GlobBuilder::new(glob).literal_separator(true).case_insensitive(true).build().map_err(fail)?);
+            set.add(
+                GlobBuilder::new(glob)
+                    .literal_separator(true)
+                    .case_insensitive(true)
+                    .build()
+                    .map_err(fail)?,
+            );
         }
         let globs = set.build().map_err(|source| RuleError { glob: more.join(", "), source })?;
         Ok(Self { globs })
@@ -101,7 +107,13 @@ mod tests {
     #[test]
     fn ordinary_files_are_not() {
         let rules = Rules::ci_and(&["deploy/**"]).unwrap();
-        let paths = ["src/main.rs", ".github/ISSUE_TEMPLATE.md", "docs/Jenkinsfile.md", "a/.travis.yml", "deploy/prod.yaml"];
+        let paths = [
+            "src/main.rs",
+            ".github/ISSUE_TEMPLATE.md",
+            "docs/Jenkinsfile.md",
+            "a/.travis.yml",
+            "deploy/prod.yaml",
+        ];
         assert_eq!(protected(paths, &rules), ["deploy/prod.yaml"]);
         assert!(Rules::ci_and(&["a{"]).is_err());
     }

@@ -10,9 +10,9 @@ pub use rejection::Rejection;
 
 use std::{collections::HashSet, sync::atomic::AtomicBool};
 
-use gix::{ObjectId, Repository, bstr::ByteSlice, protocol::Handshake};
+use gix::{ObjectId, bstr::ByteSlice, protocol::Handshake};
 
-use super::pack;
+use super::{CommitId, pack};
 
 /// References that may be replaced without descending from what they replace: each holds one run's bulk.
 pub const BULK_NAMESPACE: &str = "refs/ostler/runs/";
@@ -54,7 +54,8 @@ pub struct Update {
 
 impl Update {
     /// `old` is what the reference must be at, none that it must not exist.
-    pub fn new(name: &str, old: Option<ObjectId>, new: ObjectId) -> Result<Self, Error> {
+    pub fn new(name: &str, old: Option<CommitId>, new: CommitId) -> Result<Self, Error> {
+        let (old, new) = (old.map(CommitId::get), new.get());
         let sound = name.starts_with("refs/") && gix::validate::reference::name(name.into()).is_ok();
         if !sound || new.is_null() || old.is_some_and(|old| old.is_null()) {
             return Err(Error::Name(name.to_owned()));
@@ -124,8 +125,8 @@ impl Push {
 
     /// Commits that the server has, though no reference may point to them any more.
     #[must_use]
-    pub fn known(mut self, commits: impl IntoIterator<Item = ObjectId>) -> Self {
-        self.known.extend(commits);
+    pub fn known(mut self, commits: impl IntoIterator<Item = CommitId>) -> Self {
+        self.known.extend(commits.into_iter().map(CommitId::get));
         self
     }
 
@@ -137,7 +138,11 @@ impl Push {
     }
 
     /// What can be said from the server's advertisement alone, without sending anything; none: send it.
-    fn decide(&self, repository: &Repository, server: &Advertised) -> Result<Option<Vec<Outcome>>, Error> {
+    fn decide(
+        &self,
+        repository: &gix::Repository,
+        server: &Advertised,
+    ) -> Result<Option<Vec<Outcome>>, Error> {
         let mut refused = false;
         let mut outcomes = Vec::with_capacity(self.updates.len());
         for update in &self.updates {

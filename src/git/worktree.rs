@@ -11,7 +11,9 @@ mod patch;
 mod snapshot;
 mod view;
 
-pub use checkout::{Checkout, CheckedOut, Error as CheckoutError, Revision};
-pub use collect::{Changes, Collect, Collected, CommitSummary, Error as CollectError, Limits};
+pub use checkout::{CheckedOut, Checkout, Error as CheckoutError, Revision};
+pub use collect::{
+    BUNDLE_FILE, Changes, Collect, Collected, CommitSummary, Error as CollectError, Limits, PATCH_FILE,
+};
 pub use patch::FileChange;
 pub use snapshot::Skipped;

@@ -44,7 +44,8 @@ impl Quarantined<'_> {
 
     /// Every path that a new commit has otherwise than the base: also what a later commit takes back.
     pub(super) fn paths(&self, commits: &[(ObjectId, ObjectId)]) -> Result<Vec<String>, Error> {
-        let base = self.repository.find_commit(self.base).and_then(|commit| commit.tree_id().map(gix::Id::detach));
+        let base =
+            self.repository.find_commit(self.base).and_then(|commit| commit.tree_id().map(gix::Id::detach));
         let base = base.map_err(store("the base's tree"))?;
         let mut paths = BTreeSet::new();
         let trees: BTreeSet<ObjectId> = commits.iter().map(|(_, tree)| *tree).collect();
@@ -67,10 +68,14 @@ impl Quarantined<'_> {
             }
             cap("commits", seen.len() as u64, self.limits.commits as u64)?;
             if !self.pack.contains(&id) {
-                return Err(flaw(id, if self.ours.has_object(id) { Flaw::NotDescending } else { Flaw::Missing }));
+                return Err(flaw(
+                    id,
+                    if self.ours.has_object(id) { Flaw::NotDescending } else { Flaw::Missing },
+                ));
             }
             let data = self.object(id, Kind::Commit)?;
-            let commit = CommitRef::from_bytes(&data.data, gix::hash::Kind::Sha1).map_err(|_| flaw(id, Flaw::Malformed))?;
+            let commit = CommitRef::from_bytes(&data.data, gix::hash::Kind::Sha1)
+                .map_err(|_| flaw(id, Flaw::Malformed))?;
             let people = commit.author().is_ok() && commit.committer().is_ok();
             if !people || data.data.contains(&0) || commit.time().is_err() {
                 return Err(flaw(id, Flaw::Malformed));

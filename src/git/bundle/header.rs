@@ -23,7 +23,7 @@ pub(super) struct Header {
 
 pub(super) fn write(base: Option<ObjectId>, heads: &[(String, ObjectId)]) -> Vec<u8> {
     let mut out = SIGNATURE.to_vec();
-    for base in base {
+    if let Some(base) = base {
         out.extend_from_slice(format!("-{base}\n").as_bytes());
     }
     for (name, id) in heads {
@@ -65,7 +65,9 @@ impl Header {
         let malformed = Error::Header("a malformed reference");
         let Some((id, name)) = line.split_at_checked(40) else { return Err(malformed) };
         let name = name.strip_prefix(b" ").and_then(|name| std::str::from_utf8(name).ok());
-        let Some(name) = name.filter(|name| *name == "HEAD" || gix::validate::reference::name((*name).into()).is_ok()) else {
+        let Some(name) =
+            name.filter(|name| *name == "HEAD" || gix::validate::reference::name((*name).into()).is_ok())
+        else {
             return Err(malformed);
         };
         self.heads.push((name.to_owned(), object(id)?));

@@ -15,6 +15,8 @@ use std::{
 
 use gix::{ObjectId, Repository};
 
+use crate::git::{self, CommitId};
+
 use super::{Accepted, Error, Limits, check::Quarantined, file, header, store};
 
 /// Bytes of a pack before its first object.
@@ -23,12 +25,13 @@ const PACK_HEADER: usize = 12;
 /// Reads a bundle whose commits must all descend from `base`, checks every object and makes them part of `repository`.
 /// No reference is touched and no program is run. On any error the repository is as before.
 pub fn accept(
-    repository: &Repository,
-    base: ObjectId,
+    repository: &git::Repository,
+    base: CommitId,
     source: impl Read,
     limits: &Limits,
     interrupt: &AtomicBool,
 ) -> Result<Accepted, Error> {
+    let (repository, base) = (&repository.local(), base.get());
     if repository.find_commit(base).is_err() {
         return Err(Error::NoBase(base));
     }
@@ -68,13 +71,23 @@ fn take_in(
     let ours = absolute(&repository.objects.store_ref().path().to_owned())?;
     let alternates = [ours.as_os_str().as_encoded_bytes(), b"\n"].concat();
     fs::write(objects.join("info/alternates"), alternates).map_err(file("making a quarantine"))?;
-    let quarantine = gix::open_opts(folder.path(), gix::open::Options::isolated()).map_err(store("opening the quarantine"))?;
-    let quarantined =
-        Quarantined { repository: &quarantine, ours: repository, base, pack: &ids, limits, bytes: Cell::new(0) };
+    let quarantine = git::repository::options()
+        .open(folder.path())
+        .map_err(store("opening the quarantine"))?
+        .to_thread_local();
+    let quarantined = Quarantined {
+        repository: &quarantine,
+        ours: repository,
+        base,
+        pack: &ids,
+        limits,
+        bytes: Cell::new(0),
+    };
     let commits = quarantined.check(&header.heads)?;
     let paths = quarantined.paths(&commits)?;
     release(&indexed, &ours.join("pack"))?;
-    Ok(Accepted { heads: header.heads, commits: commits.into_iter().map(|(id, _)| id).collect(), paths })
+    let heads = header.heads.into_iter().map(|(name, id)| (name, CommitId::new(id))).collect();
+    Ok(Accepted { heads, commits: commits.into_iter().map(|(id, _)| CommitId::new(id)).collect(), paths })
 }
 
 /// Looks at the number of objects before anything is done with them.

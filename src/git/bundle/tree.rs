@@ -60,7 +60,8 @@ fn kind(mode: &[u8], name: &[u8]) -> Result<Kind, Flaw> {
 
 fn safe(name: &[u8], mode: &[u8]) -> Result<(), Flaw> {
     let mode = (mode == b"120000").then_some(Mode::Symlink);
-    let sound = name.len() <= MAX_NAME && gix::validate::path::component(name.as_bstr(), mode, PROTECT).is_ok();
+    let sound =
+        name.len() <= MAX_NAME && gix::validate::path::component(name.as_bstr(), mode, PROTECT).is_ok();
     if sound { Ok(()) } else { Err(Flaw::Name(shown(name))) }
 }
 
@@ -73,21 +74,42 @@ mod tests {
     use super::*;
 
     fn tree(entries: &[(&str, &str)]) -> Vec<u8> {
-        entries.iter().flat_map(|(mode, name)| [format!("{mode} {name}\0").as_bytes(), &[7; 20]].concat()).collect()
+        entries
+            .iter()
+            .flat_map(|(mode, name)| [format!("{mode} {name}\0").as_bytes(), &[7; 20]].concat())
+            .collect()
     }
 
     #[test]
     fn honest_trees_pass() {
-        let raw = tree(&[("100644", ".gitignore"), ("100755", "a.sh"), ("40000", "a"), ("120000", "aux.c"), ("160000", "sub")]);
+        let raw = tree(&[
+            ("100644", ".gitignore"),
+            ("100755", "a.sh"),
+            ("40000", "a"),
+            ("120000", "aux.c"),
+            ("160000", "sub"),
+        ]);
         let kinds: Vec<_> = entries(&raw).unwrap().into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, [Kind::Blob, Kind::Blob, Kind::Tree, Kind::Blob, Kind::Submodule]);
     }
 
     #[test]
     fn names_that_escape_are_refused() {
-        for name in
-            [".git", ".GIT", ".Git", "git~1", ".git ", ".git.", ".git::$INDEX_ALLOCATION", ".g\u{200c}it", "..", ".", "", "a/b", "a\\b"]
-        {
+        for name in [
+            ".git",
+            ".GIT",
+            ".Git",
+            "git~1",
+            ".git ",
+            ".git.",
+            ".git::$INDEX_ALLOCATION",
+            ".g\u{200c}it",
+            "..",
+            ".",
+            "",
+            "a/b",
+            "a\\b",
+        ] {
             assert!(matches!(entries(&tree(&[("40000", name)])), Err(Flaw::Name(_))), "{name:?}");
         }
         assert!(matches!(entries(&tree(&[("120000", ".gitmodules")])), Err(Flaw::Name(_))));

@@ -41,9 +41,16 @@ impl Rejection {
         }
         // A lock that another pusher holds, or a value that changed between advertisement and update. A name that
         // is both a file and a folder of references is no race.
-        let raced = has("failed to update ref") || has("failed to lock") || has("cannot lock ref") || has("atomic transaction failed");
+        let raced = has("failed to update ref")
+            || has("failed to lock")
+            || has("cannot lock ref")
+            || has("atomic transaction failed");
         let names_collide = printed("cannot create") || printed("exists; ");
-        if has("fetch first") || has("stale info") || has("incorrect old value") || has("reference already exists") || (raced && !names_collide)
+        if has("fetch first")
+            || has("stale info")
+            || has("incorrect old value")
+            || has("reference already exists")
+            || (raced && !names_collide)
         {
             return Self::Stale;
         }
@@ -74,7 +81,9 @@ pub(super) fn sanitize(bytes: &[u8]) -> String {
             }
             '\r' | '\n' if !out.is_empty() && !out.ends_with('\n') => out.push('\n'),
             '\t' => out.push(' '),
-            c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {}
+            c if c.is_control()
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c) => {}
             c => out.push(c),
         }
     }
@@ -89,8 +98,16 @@ mod tests {
     fn the_words_of_servers_have_a_class() {
         let declined = |text: &str| Rejection::Declined { text: text.into() };
         for (reason, text, expected) in [
-            ("failed to update ref", "cannot lock ref 'refs/heads/m': is at a but expected b", Rejection::Stale),
-            ("atomic transaction failed", "cannot lock ref 'refs/heads/m': is at a but expected b", Rejection::Stale),
+            (
+                "failed to update ref",
+                "cannot lock ref 'refs/heads/m': is at a but expected b",
+                Rejection::Stale,
+            ),
+            (
+                "atomic transaction failed",
+                "cannot lock ref 'refs/heads/m': is at a but expected b",
+                Rejection::Stale,
+            ),
             ("fetch first", "", Rejection::Stale),
             ("pre-receive hook declined", "no Friday pushes\n", declined("no Friday pushes")),
             ("protected branch hook declined", "", declined("protected branch hook declined")),

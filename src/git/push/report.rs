@@ -61,7 +61,9 @@ impl Status {
                 };
                 Outcome::Rejected(Rejection::classify(&reason, text))
             }
-            (Some(why), _) if !why.is_empty() => Outcome::Rejected(Rejection::Other { reason: format!("unpack: {why}") }),
+            (Some(why), _) if !why.is_empty() => {
+                Outcome::Rejected(Rejection::Other { reason: format!("unpack: {why}") })
+            }
             _ => Outcome::Rejected(Rejection::Other { reason: "the server did not report on it".to_owned() }),
         }
     }
@@ -87,7 +89,8 @@ mod tests {
 
     #[test]
     fn success_needs_the_unpack_line() {
-        let status = Status::from_packets(&packets(&["unpack index-pack failed\n", "ok refs/heads/a\n"])).unwrap();
+        let status =
+            Status::from_packets(&packets(&["unpack index-pack failed\n", "ok refs/heads/a\n"])).unwrap();
         assert!(matches!(status.outcome("refs/heads/a", ""), Outcome::Rejected(_)));
         assert_eq!(Status::from_packets(&packets(&["ok refs/heads/a\n"])), None);
     }

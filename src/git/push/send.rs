@@ -17,12 +17,12 @@ use gix::protocol::transport::{
 
 use super::{
     super::{
-        Limits, Remote,
+        Limits, Remote, Repository,
         budget::Budget,
         pack,
         transport::{agent, connect, no_credential},
     },
-    Advertised, AtomicBool, Error, HashSet, ObjectId, Outcome, Push, Report, Repository,
+    Advertised, AtomicBool, Error, HashSet, ObjectId, Outcome, Push, Report,
     rejection::{MAX_TEXT, sanitize},
     report::Status,
 };
@@ -35,9 +35,16 @@ impl Push {
     ///
     /// A rejection is an answer and in the report. Errors before anything was sent are [`Error::Remote`], later ones
     /// [`Error::Unknown`]: fetch and look before trying again.
-    pub fn send(&self, repository: &Repository, remote: &Remote, interrupt: &AtomicBool) -> Result<Report, Error> {
+    pub fn send(
+        &self,
+        repository: &Repository,
+        remote: &Remote,
+        interrupt: &AtomicBool,
+    ) -> Result<Report, Error> {
+        let local = repository.local();
         let budget = Budget::new(remote, &Limits::default(), interrupt);
-        let mut transport = connect(remote, Service::ReceivePack, Protocol::V1, &budget).map_err(Error::Remote)?;
+        let mut transport =
+            connect(remote, Service::ReceivePack, Protocol::V1, &budget).map_err(Error::Remote)?;
         let handshake = gix::protocol::handshake(
             &mut transport,
             Service::ReceivePack,
@@ -47,11 +54,11 @@ impl Push {
         )
         .map_err(|error| Error::Remote(budget.explain(error)))?;
         let server = Advertised::new(&handshake);
-        if let Some(outcomes) = self.decide(repository, &server)? {
+        if let Some(outcomes) = self.decide(&local, &server)? {
             return Ok(self.report(outcomes, String::new(), 0));
         }
         let capabilities = self.capabilities(&server)?;
-        let objects = self.objects(repository, &server)?;
+        let objects = self.objects(&local, &server)?;
         let sideband = server.offers("side-band-64k");
         let unknown = |error| Error::Unknown(budget.explain(error));
 
@@ -59,15 +66,17 @@ impl Push {
         let mut request = transport
             .request(WriteMode::Binary, MessageKind::Flush, false)
             .map_err(|error| Error::Remote(budget.explain(gix::Error::from_error(error))))?;
-        self.commands(&mut request, &server, &capabilities).map_err(|error| unknown(gix::Error::from_error(error)))?;
+        self.commands(&mut request, &server, &capabilities)
+            .map_err(|error| unknown(gix::Error::from_error(error)))?;
         let (mut writer, reader) = request.into_parts();
         // A server that refuses early closes its end while we still write; what it said is worth more than that.
-        let sent = pack::write(repository, &objects, &mut writer, &self.limits);
+        let sent = pack::write(&local, &objects, &mut writer, &self.limits);
         let flushed = writer.flush();
         // The end of the request's body: nothing is answered before.
         drop(writer);
         let read = answer.read(reader, sideband);
-        let status = if sideband { Status::from_packets(&answer.report) } else { Status::from_lines(&answer.report) };
+        let status =
+            if sideband { Status::from_packets(&answer.report) } else { Status::from_lines(&answer.report) };
         let Some(status) = status else {
             let error = match (sent, flushed, read) {
                 (Err(pack::Error::Write(error)), ..) => error,
@@ -108,7 +117,7 @@ impl Push {
         Ok(wanted.join(" "))
     }
 
-    fn objects(&self, repository: &Repository, server: &Advertised) -> Result<Vec<ObjectId>, Error> {
+    fn objects(&self, repository: &gix::Repository, server: &Advertised) -> Result<Vec<ObjectId>, Error> {
         let mut known: HashSet<ObjectId> = server.refs.iter().map(|(_, id)| *id).collect();
         known.extend(&self.known);
         let tips: Vec<ObjectId> = self.updates.iter().map(|update| update.new).collect();
@@ -144,7 +153,11 @@ struct Answer {
 }
 
 impl Answer {
-    fn read<'a>(&mut self, mut reader: Box<dyn ExtendedBufRead<'a> + Unpin + 'a>, sideband: bool) -> io::Result<()> {
+    fn read<'a>(
+        &mut self,
+        mut reader: Box<dyn ExtendedBufRead<'a> + Unpin + 'a>,
+        sideband: bool,
+    ) -> io::Result<()> {
         if sideband {
             let printed = Rc::clone(&self.printed);
             reader.set_progress_handler(Some(Box::new(move |_, text| {

@@ -41,7 +41,9 @@ mod tests {
         ] {
             assert_eq!(parse(text, &east), Some(expected.parse().unwrap()), "{text}");
         }
-        for bad in ["", "Z", "2026", "20261301Z", "20260230Z", "2026010203Z", "2026-01-02", "+1234567", "２０２６"] {
+        for bad in
+            ["", "Z", "2026", "20261301Z", "20260230Z", "2026010203Z", "2026-01-02", "+1234567", "２０２６"]
+        {
             assert_eq!(parse(bad, &east), None, "{bad}");
         }
     }

@@ -1,7 +1,7 @@
 //! What Git does to a file's bytes on the way in: line ends and encodings by `.gitattributes`. Programs
 //! (`filter=…`) are never run, because none are configured.
 
-use std::{io::Read, path::Path};
+use std::{ffi::OsStr, io::Read, os::unix::ffi::OsStrExt, path::Path};
 
 use gix::{
     attrs::{Search, search::MetadataCollection},
@@ -25,7 +25,10 @@ pub(super) struct Clean {
 
 impl Clean {
     pub(super) fn new() -> Self {
-        let options = pipeline::Options { crlf_roundtrip_check: pipeline::CrlfRoundTripCheck::Skip, ..Default::default() };
+        let options = pipeline::Options {
+            crlf_roundtrip_check: pipeline::CrlfRoundTripCheck::Skip,
+            ..Default::default()
+        };
         let pipeline = Pipeline::new(Default::default(), gix::hash::Kind::Sha1, options);
         let mut clean = Self { search: Search::default(), names: MetadataCollection::default(), pipeline };
         clean.add(BINARY, Path::new("[builtin]"), true);
@@ -52,11 +55,16 @@ impl Clean {
 
     /// The bytes as Git would store them. `stored` is the content in the last commit, which decides about line ends
     /// in `text=auto` files.
-    pub(super) fn to_git(&mut self, path: &BStr, content: Vec<u8>, stored: Option<Vec<u8>>) -> gix::Result<Vec<u8>> {
+    pub(super) fn to_git(
+        &mut self,
+        path: &BStr,
+        content: Vec<u8>,
+        stored: Option<Vec<u8>>,
+    ) -> gix::Result<Vec<u8>> {
         let (search, names) = (&self.search, &self.names);
         let outcome = self.pipeline.convert_to_git(
             content.as_slice(),
-            &gix::path::from_bstr(path),
+            Path::new(OsStr::from_bytes(path)),
             &mut |path, out| {
                 out.initialize_with_selection(names, ATTRIBUTES);
                 search.pattern_matching_relative_path(path, Case::Sensitive, Some(false), out);

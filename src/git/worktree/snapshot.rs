@@ -104,7 +104,13 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// `ignored`: the folder itself is ignored, so that only tracked files count in it.
-    fn folder(&mut self, folder: &Path, path: &BString, ignored: bool, depth: usize) -> Result<(), super::CollectError> {
+    fn folder(
+        &mut self,
+        folder: &Path,
+        path: &BString,
+        ignored: bool,
+        depth: usize,
+    ) -> Result<(), super::CollectError> {
         if depth > self.limits.depth {
             self.skip(path, "folders nested too deep");
             return Ok(());
@@ -113,9 +119,9 @@ impl Walk<'_> {
             self.skip(path, "the folder cannot be read");
             return Ok(());
         };
-        let here = gix::path::from_bstr(path.as_bstr()).into_owned();
-        self.rules.enter(&small(&folder.join(".gitignore")), &here);
-        self.clean.enter(&small(&folder.join(".gitattributes")), &here);
+        let here = Path::new(OsStr::from_bytes(path));
+        self.rules.enter(&small(&folder.join(".gitignore")), here);
+        self.clean.enter(&small(&folder.join(".gitattributes")), here);
         let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
         names.sort();
         for name in names {
@@ -150,7 +156,8 @@ impl Walk<'_> {
         let Ok(found) = fs::symlink_metadata(&file) else { return Ok(()) };
         let tracked = self.tracked.get(&path).copied();
         let mode = found.is_symlink().then_some(gix::validate::path::component::Mode::Symlink);
-        let options = gix::validate::path::component::Options { protect_windows: false, ..Default::default() };
+        let options =
+            gix::validate::path::component::Options { protect_windows: false, ..Default::default() };
         if gix::validate::path::component(name.as_bytes().as_bstr(), mode, options).is_err() {
             self.skip(&path, "not a safe file name");
             return Ok(());

@@ -65,7 +65,11 @@ impl View {
     }
 }
 
-fn borrow(git_dir: &Path, scratch: &Path, shallow: &str) -> Result<crate::git::Repository, Box<dyn std::error::Error>> {
+fn borrow(
+    git_dir: &Path,
+    scratch: &Path,
+    shallow: &str,
+) -> Result<crate::git::Repository, Box<dyn std::error::Error>> {
     let objects = git_dir.canonicalize()?.join("objects");
     gix::init_bare(scratch)?;
     let mut alternates = objects.into_os_string().into_encoded_bytes();
@@ -84,7 +88,8 @@ fn only_files_and_folders(root: &Path) -> Result<(), Unusable> {
     while let Some(folder) = stack.pop() {
         let Ok(entries) = fs::read_dir(&folder) else { return broken(".git/objects cannot be listed") };
         for entry in entries {
-            let Ok((entry, kind)) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) else {
+            let Ok((entry, kind)) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind)))
+            else {
                 return broken(".git/objects cannot be listed");
             };
             count += 1;
