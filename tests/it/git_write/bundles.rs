@@ -19,8 +19,14 @@ fn accept_with(repository: &Path, base: CommitId, bundle: &[u8], limits: &Limits
 fn bundle_of(repository: &Path, base: CommitId, head: CommitId) -> Vec<u8> {
     let mut out = Vec::new();
     let heads = [("refs/heads/work".to_owned(), head)];
-    bundle::write(&Repository::open(repository).unwrap(), Some(base), &heads, &mut out, &pack::Limits::default())
-        .unwrap();
+    bundle::write(
+        &Repository::open(repository).unwrap(),
+        Some(base),
+        &heads,
+        &mut out,
+        &pack::Limits::default(),
+    )
+    .unwrap();
     out
 }
 
@@ -132,7 +138,9 @@ fn commits_that_do_not_descend_from_the_base_are_refused() {
     lab.git(&work, &["checkout", "-q", "main"]);
     let merge = lab.head(&work, "HEAD");
     let later = commit(&work, Some(merge), &[("x", "1\n")], None);
-    assert!(matches!(refused(&ours, base, &bundle_of(&work, merge, later)), Error::Prerequisite(id) if id.to_string() == merge.to_string()));
+    assert!(
+        matches!(refused(&ours, base, &bundle_of(&work, merge, later)), Error::Prerequisite(id) if id.to_string() == merge.to_string())
+    );
     assert!(matches!(refused(&ours, merge, &bundle_of(&work, base, later)), Error::NoBase(_)));
 }
 
@@ -164,7 +172,8 @@ fn tree(lab: &Lab, repository: &Path, entries: &[(&str, &str, &str)]) -> String 
 }
 
 fn commit_of(lab: &Lab, repository: &Path, tree: &str, parent: CommitId) -> CommitId {
-    let text = format!("tree {tree}\nparent {parent}\nauthor A <a@x> 0 +0000\ncommitter A <a@x> 0 +0000\n\nm\n");
+    let text =
+        format!("tree {tree}\nparent {parent}\nauthor A <a@x> 0 +0000\ncommitter A <a@x> 0 +0000\n\nm\n");
     raw_object(lab, repository, "commit", text.as_bytes()).parse().unwrap()
 }
 

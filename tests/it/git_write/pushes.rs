@@ -1,8 +1,4 @@
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::atomic::AtomicBool,
-};
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::atomic::AtomicBool};
 
 use super::{Lab, commit, write};
 use ostler::git::{
@@ -41,18 +37,21 @@ fn a_new_branch_and_a_fast_forward() {
     let lab = Lab::new();
     let (server, ours, base) = pair(&lab);
     let first = commit(&ours, Some(base), &[("runs/r/result.yaml", "a\n")], None);
-    let report = send(&ours, &remote(&server), vec![update("refs/heads/ostler/results", None, first)]).unwrap();
+    let report =
+        send(&ours, &remote(&server), vec![update("refs/heads/ostler/results", None, first)]).unwrap();
     assert!(report.done(), "{report:?}");
     // A commit, three trees and a blob.
     assert_eq!(report.objects, 5);
     let second = commit(&ours, Some(first), &[("runs/r/result.yaml", "b\n")], None);
     let report =
-        send(&ours, &remote(&server), vec![update("refs/heads/ostler/results", Some(first), second)]).unwrap();
+        send(&ours, &remote(&server), vec![update("refs/heads/ostler/results", Some(first), second)])
+            .unwrap();
     assert!(report.done(), "{report:?}");
     assert_eq!(lab.head(&server, "ostler/results"), second);
     lab.fsck(&server);
     // Once more: it is there already, and nothing is sent.
-    let again = send(&ours, &remote(&server), vec![update("refs/heads/ostler/results", Some(first), second)]).unwrap();
+    let again = send(&ours, &remote(&server), vec![update("refs/heads/ostler/results", Some(first), second)])
+        .unwrap();
     assert!(again.done() && again.objects == 0, "{again:?}");
 }
 
@@ -75,7 +74,11 @@ fn a_race_on_the_server_is_stale_too() {
     let lab = Lab::new();
     let (server, ours, base) = pair(&lab);
     let theirs = commit(&server, Some(base), &[("x", "theirs\n")], None);
-    hook(&server, "pre-receive", &format!("unset GIT_QUARANTINE_PATH; git update-ref refs/heads/main {theirs}"));
+    hook(
+        &server,
+        "pre-receive",
+        &format!("unset GIT_QUARANTINE_PATH; git update-ref refs/heads/main {theirs}"),
+    );
     let mine = commit(&ours, Some(base), &[("x", "mine\n")], None);
     let report = send(&ours, &remote(&server), vec![update("refs/heads/main", Some(base), mine)]).unwrap();
     assert!(report.stale(), "{report:?}");
@@ -100,7 +103,9 @@ fn two_references_move_together_or_not_at_all() {
     let (server, ours, base) = pair(&lab);
     let mine = commit(&ours, Some(base), &[("x", "mine\n")], None);
     let bulk = commit(&ours, None, &[("log", "long\n")], None);
-    let both = |old| vec![update("refs/heads/main", Some(old), mine), update("refs/ostler/runs/default/r", None, bulk)];
+    let both = |old| {
+        vec![update("refs/heads/main", Some(old), mine), update("refs/ostler/runs/default/r", None, bulk)]
+    };
     hook(&server, "update", "test \"$1\" != refs/ostler/runs/default/r");
     let report = send(&ours, &remote(&server), both(base)).unwrap();
     assert!(report.refs.iter().all(|(_, outcome)| matches!(outcome, Outcome::Rejected(_))), "{report:?}");
@@ -111,7 +116,8 @@ fn two_references_move_together_or_not_at_all() {
 
     // One of them stale: the other is not moved either.
     let next = commit(&ours, Some(mine), &[("x", "next\n")], None);
-    let updates = vec![update("refs/heads/main", Some(mine), next), update("refs/heads/other", Some(base), next)];
+    let updates =
+        vec![update("refs/heads/main", Some(mine), next), update("refs/heads/other", Some(base), next)];
     let report = send(&ours, &remote(&server), updates).unwrap();
     let outcomes: Vec<_> = report.refs.iter().map(|(_, outcome)| outcome.clone()).collect();
     assert_eq!(outcomes, [Outcome::Rejected(Rejection::Aborted), Outcome::Rejected(Rejection::Stale)]);
@@ -137,7 +143,9 @@ fn a_shallow_mirror_can_push_even_when_the_branch_moved_on() {
     let lab = Lab::new();
     let (server, ours, base) = pair(&lab);
     let second = commit(&ours, Some(base), &[("a", "2\n")], None);
-    assert!(send(&ours, &remote(&server), vec![update("refs/heads/main", Some(base), second)]).unwrap().done());
+    assert!(
+        send(&ours, &remote(&server), vec![update("refs/heads/main", Some(base), second)]).unwrap().done()
+    );
     let url = format!("file://{}", server.display());
     lab.git(lab.root.path(), &["clone", "-q", "--bare", "--depth", "1", &url, "shallow"]);
     let shallow = lab.path("shallow");
@@ -163,7 +171,8 @@ fn one_byte_in_a_thousand_files_sends_few_objects() {
     let (server, base) = lab.seeded("server", &files);
     lab.git(lab.root.path(), &["clone", "-q", "--bare", server.to_str().unwrap(), "ours"]);
     let mine = commit(&lab.path("ours"), Some(base), &[("d3/e3/f3", "x\n")], None);
-    let report = send(&lab.path("ours"), &remote(&server), vec![update("refs/heads/main", Some(base), mine)]).unwrap();
+    let report =
+        send(&lab.path("ours"), &remote(&server), vec![update("refs/heads/main", Some(base), mine)]).unwrap();
     assert!(report.done());
     // The commit, three trees, the blob.
     assert_eq!(report.objects, 5);
@@ -180,14 +189,19 @@ fn a_checkout_takes_pushes_to_other_branches_only() {
     assert!(report.done(), "{report:?}");
     assert_eq!(lab.git(&work, &["status", "--porcelain"]), "");
     let report = send(&ours, &remote(&work), vec![update("refs/heads/main", Some(base), mine)]).unwrap();
-    assert!(matches!(&report.refs[0].1, Outcome::Rejected(Rejection::Other { reason }) if reason.contains("checked out")), "{report:?}");
+    assert!(
+        matches!(&report.refs[0].1, Outcome::Rejected(Rejection::Other { reason }) if reason.contains("checked out")),
+        "{report:?}"
+    );
 }
 
 #[test]
 fn names_and_numbers_of_updates_are_checked_first() {
     let id: CommitId = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
     let null: CommitId = "0".repeat(40).parse().unwrap();
-    for bad in ["main", "refs/heads/..", "refs/heads/a b", "refs/heads/a\nrefs/heads/b", "refs/heads/a\0b", ""] {
+    for bad in
+        ["main", "refs/heads/..", "refs/heads/a b", "refs/heads/a\nrefs/heads/b", "refs/heads/a\0b", ""]
+    {
         assert!(matches!(Update::new(bad, None, id), Err(Error::Name(_))), "{bad:?}");
     }
     assert!(Update::new("refs/heads/a", Some(id), null).is_err(), "a deletion");
