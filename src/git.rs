@@ -15,11 +15,13 @@ mod location;
 mod mirror;
 mod process;
 mod remote;
+mod repack;
 mod repository;
 mod selection;
 mod session;
 mod transport;
 mod tree;
+mod watch;
 
 pub use ancestry::Ancestry;
 pub use error::{Class, Error, LimitKind};
@@ -32,3 +34,4 @@ pub use remote::{Credential, Remote, RemoteBuilder};
 pub use repository::{CommitInfo, Person, Range, Repository};
 pub use selection::Selection;
 pub use tree::{Change, Entry, EntryKind};
+pub use watch::{Watch, poll_delay};
