@@ -1,2 +1,5 @@
 //! All integration tests, in one binary.
+
+mod git_source;
 mod git_write;
+mod servers;

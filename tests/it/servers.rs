@@ -1,0 +1,4 @@
+//! Real servers for tests, each on a port or in a folder of its own; dropped, they end.
+
+pub(crate) mod git_http;
+pub(crate) mod repo;
