@@ -101,6 +101,13 @@ impl FetchRequest {
         self.reference(&format!("refs/tags/{name}"), false)
     }
 
+    /// Wants what the remote's `HEAD` points to: its default branch. The tip is named `HEAD`.
+    #[must_use]
+    pub fn head(mut self) -> Self {
+        self.wants.insert(Want::Reference { name: "HEAD".to_owned(), optional: false });
+        self
+    }
+
     /// Wants a reference by its full name; an `optional` one may be absent.
     ///
     /// # Errors
