@@ -1,4 +1,9 @@
 //! All integration tests, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy allows them in test functions only, not in their fixtures"
+)]
 
 mod egress;
 mod git_source;
