@@ -6,6 +6,9 @@
 
 mod ancestry;
 mod budget;
+pub mod bundle;
+pub mod changes;
+pub mod commit;
 mod error;
 mod fetch;
 mod http;
@@ -13,18 +16,24 @@ mod id;
 mod limits;
 mod location;
 mod mirror;
+pub mod pack;
 mod process;
+pub mod protected;
+pub mod push;
 mod remote;
 mod repack;
 mod repository;
 mod selection;
 mod session;
+pub mod sign;
+pub mod signers;
 mod transport;
 mod tree;
 mod watch;
+pub mod worktree;
 
 pub use ancestry::Ancestry;
-pub use error::{Class, Error, LimitKind};
+pub use error::{Error, LimitKind};
 pub use fetch::{FetchRequest, Fetched, Movement, Tip};
 pub use id::{BlobId, CommitId, TreeId};
 pub use limits::Limits;

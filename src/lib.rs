@@ -3,15 +3,15 @@
 //! The layers, lowest first; a module uses only lower layers and its own children
 //! (`tests/it/architecture.rs` enforces it):
 //!
-//! * L0 vocabulary: [`names`], [`kinds`]
-//! * L1 pure: [`manifest`], [`schema`], [`resolve`], [`plan`], [`ledger`], [`egress`], [`presets`], [`terminal`], [`ports`]
+//! * L0 vocabulary: [`names`], [`kinds`], [`class`]
+//! * L1 pure: [`manifest`], [`schema`], [`resolve`], [`plan`], [`ledger`], [`egress`], [`presets`], [`report`], [`terminal`], [`ports`]
 //! * L2 adapters: [`git`], [`embedded`], [`proxy`], [`harness`], [`shim`], [`telemetry`]
 //! * L3 drivers: [`sync`], [`controllers`], [`recorder`], [`api`]
 //! * L4: [`cli`] and `main`
 
-pub mod names;
-
+pub mod class;
 pub mod kinds;
+pub mod names;
 
 pub mod egress;
 pub mod ledger;
@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod plan;
 pub mod ports;
 pub mod presets;
+pub mod report;
 pub mod resolve;
 pub mod schema;
 pub mod terminal;

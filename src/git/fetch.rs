@@ -264,7 +264,7 @@ impl Mirror {
         for want in &request.wants {
             match want {
                 Want::Reference { name, .. } => {
-                    before.extend(self.tracked(name)?.map(|id| (name.clone(), id)))
+                    before.extend(self.tracked(name)?.map(|id| (name.clone(), id)));
                 }
                 Want::Below { prefix } => before.extend(self.tracked_below(prefix)?),
                 Want::Commit(_) => {}

@@ -253,7 +253,7 @@ impl Exchange<'_> {
         let location = self.budget.location().clone();
         // The URL is the location (or where it redirects to); the error's own text must not bring in another.
         let source: Box<dyn std::error::Error + Send + Sync> = Box::new(error.without_url());
-        let tls = causes(&*source).any(|cause| cause.is::<rustls::Error>());
+        let tls = causes(&*source).any(<dyn std::error::Error>::is::<rustls::Error>);
         self.budget.fail(if tls {
             Error::Tls { location, source }
         } else {

@@ -266,9 +266,10 @@ impl<'a> Walk<'a> {
     }
 
     fn exceeded(&self, what: LimitKind, limit: usize, below: &BString) -> Error {
-        let place = match below.is_empty() {
-            true => self.repository.place().to_owned(),
-            false => printable(below.as_bstr()).chars().take(120).collect(),
+        let place = if below.is_empty() {
+            self.repository.place().to_owned()
+        } else {
+            printable(below.as_bstr()).chars().take(120).collect()
         };
         Error::LimitExceeded { what, limit: limit as u64, place }
     }

@@ -1,4 +1,4 @@
 //! All integration tests, in one binary.
-
 mod git_source;
+mod git_write;
 mod servers;

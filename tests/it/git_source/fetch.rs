@@ -199,8 +199,7 @@ fn a_place_without_a_repository_is_not_found() {
 #[test]
 fn limits_end_a_fetch_and_leave_the_mirror_as_it_was() {
     let repo = Repo::with_readme();
-    let noise: String =
-        (0u64..200_000).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let noise = super::noise(200_000);
     repo.push(&[("noise", &noise)], "two megabytes");
     let mirror = mirror(&repo);
     let remote = local(&repo.bare());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ostler::git::{Class, Credential, Error, Location, Remote};
+use ostler::class::Class;
+use ostler::git::{Credential, Error, Limits, Location, Remote};
 
 use super::{contains, contents, fetch, id, main_branch, mirror};
 use crate::servers::git_http::{Auth, Fault, GitHttp, Options};
@@ -146,7 +147,7 @@ fn answers_of_a_server_have_their_class() {
 fn a_server_that_does_not_answer_costs_the_timeout_of_the_whole_operation() {
     let repo = Repo::with_readme();
     let server = GitHttp::start(repo.root(), Options::default());
-    server.fault(Fault::Delay(Duration::from_secs(3600)));
+    server.fault(Fault::Delay(Duration::from_hours(1)));
     let remote = Remote::builder(location(&server)).timeout(Duration::from_millis(300)).build().unwrap();
     let error = fetch(&mirror(&repo), &remote).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
@@ -159,12 +160,12 @@ fn an_interrupt_ends_a_fetch_that_waits() {
 
     let repo = Repo::with_readme();
     let server = GitHttp::start(repo.root(), Options::default());
-    server.fault(Fault::Delay(Duration::from_secs(3600)));
-    let remote = Remote::builder(location(&server)).timeout(Duration::from_secs(3600)).build().unwrap();
+    server.fault(Fault::Delay(Duration::from_hours(1)));
+    let remote = Remote::builder(location(&server)).timeout(Duration::from_hours(1)).build().unwrap();
     let interrupt = AtomicBool::new(false);
     let mirror = mirror(&repo);
     let error = std::thread::scope(|scope| {
-        let fetching = scope.spawn(|| mirror.fetch(&remote, &main_branch(), &Default::default(), &interrupt));
+        let fetching = scope.spawn(|| mirror.fetch(&remote, &main_branch(), &Limits::default(), &interrupt));
         while server.seen().is_empty() {
             std::thread::yield_now();
         }

@@ -1,0 +1,409 @@
+//! `HarnessRun`: one execution of an agent.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Phase, Reason,
+    shared::{CodeRepository, Context, DurationField, DurationText, EnvVar, KeyRef, NameRef, Resources},
+};
+
+/// One execution of an agent. It starts at most once; its result is recorded in Git.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "ostler.dev",
+    version = "v1alpha1",
+    kind = "HarnessRun",
+    plural = "harnessruns",
+    shortname = "hrun",
+    category = "all",
+    category = "ostler",
+    namespaced,
+    status = "HarnessRunStatus",
+    selectable = "spec.sessionRef.name",
+    selectable = "status.phase",
+    printcolumn(json_path = ".spec.sessionRef.name", name = "Session", type_ = "string"),
+    printcolumn(json_path = ".status.phase", name = "Phase", type_ = "string"),
+    printcolumn(json_path = ".status.reason", name = "Reason", type_ = "string"),
+    printcolumn(json_path = ".status.startTime", name = "Started", type_ = "date"),
+    printcolumn(json_path = ".status.completionTime", name = "Finished", type_ = "date"),
+    printcolumn(json_path = ".status.changes.branch", name = "Branch", type_ = "string", priority = 1),
+    printcolumn(json_path = ".status.result.commit", name = "Result", type_ = "string", priority = 1),
+    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HarnessRunSpec {
+    /// The session; absent: one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_ref: Option<NameRef>,
+    /// The agent; default: the session's, then the namespace's agent `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_ref: Option<NameRef>,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// What to execute, instead of the agent's command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 8192)))]
+    pub command: Vec<String>,
+    /// Arguments, instead of the agent's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 8192)))]
+    pub args: Vec<String>,
+    /// Where the command starts, relative to the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub working_dir: Option<String>,
+    /// The repository; default: the session's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<CodeRepository>,
+    /// Where the worktree starts; default `Ref`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<StartFrom>,
+    /// Contexts, besides the agent's and the session's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub contexts: Vec<Context>,
+    /// Environment, over the agent's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub env: Vec<EnvVar>,
+    /// Policies, besides the agent's and the session's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub egress_policy_refs: Vec<NameRef>,
+    /// Limits, over the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Time limit; default: the agent's, then 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DurationText>")]
+    pub timeout: Option<DurationField>,
+    /// True stops the run: grace, collect, record. Taking it back does nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<bool>,
+    /// What becomes of the agent's work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<ResultSpec>,
+    /// Removes the object this long after its end; the ledger keeps the record. Default: the session's, else never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 315_360_000))]
+    pub ttl_seconds_after_finished: Option<i64>,
+}
+
+/// What to do; at most one source of the prompt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.prompt) != has(self.promptFrom)", "message": "exactly one of prompt and promptFrom is needed"
+}]))]
+pub struct Task {
+    /// The prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    pub prompt: Option<String>,
+    /// Where the prompt is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_from: Option<PromptFrom>,
+}
+
+/// Where the prompt is; exactly one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.path) != has(self.configMapKeyRef)",
+    "message": "exactly one of path and configMapKeyRef is needed"
+}]))]
+pub struct PromptFrom {
+    /// A file of the config repository, from its root; at most 64 KiB. The syncer makes it an immutable ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: Option<String>,
+    /// A key of a ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeyRef>,
+}
+
+/// Where the worktree starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StartFrom {
+    /// At the repository's ref.
+    Ref,
+    /// At the code branch of the session's last run.
+    PreviousRun,
+}
+
+/// What becomes of the agent's work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResultSpec {
+    /// Push the agent's commits; absent: they are kept in the record as a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<Push>,
+    /// Files of the workspace to keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub artifacts: Vec<Artifact>,
+}
+
+/// Where the agent's commits go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Push {
+    /// The branch, below `ostler/`; `{namespace}` and `{run}` are replaced. Default `ostler/{namespace}/{run}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^ostler/[A-Za-z0-9._/{}-]+$"), length(max = 200))]
+    pub branch: Option<String>,
+    /// The Secret with the push credential; default: the repository's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<NameRef>,
+}
+
+/// A file of the workspace to keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Artifact {
+    /// The file, relative to the workspace.
+    #[schemars(length(min = 1, max = 512))]
+    pub path: String,
+    /// More is cut off, and said; default 1Mi, at most 16Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<super::shared::QuantityText>")]
+    pub max_bytes: Option<String>,
+}
+
+/// What ostler says of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HarnessRunStatus {
+    /// Conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The generation that the conditions speak of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where the run stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// More words on that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// The run's entry in the ledger, at its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// Where it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<PlaceRef>,
+    /// When the agent was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the agent ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// The phases so far; at most 12, the first ones are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 12))]
+    pub phase_history: Vec<PhaseAt>,
+    /// The agent's exit code, as its PID 1 saw it; 128 + n for signal n.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// The agent's own session, to resume it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_session: Option<AgentSession>,
+    /// What the model was used for, by the agent's word until routes count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// How long each step of the start took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<Startup>,
+    /// What the proxy saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressSeen>,
+    /// What the agent changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
+    /// `v1:` and a SHA-256 over the spec and prompt, as their author wrote them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 80))]
+    pub digest: Option<String>,
+    /// The run's entry in the ledger, at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<ResultRef>,
+}
+
+/// The claim of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Who holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub holder: Option<String>,
+    /// The ledger's commit that holds it; absent for `claim: Cluster`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub commit: Option<String>,
+    /// When the controller asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_at: Option<Time>,
+}
+
+/// Where a run runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaceRef {
+    /// The place's own UID.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// The machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub node: Option<String>,
+}
+
+/// A phase and its beginning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PhaseAt {
+    /// The phase.
+    pub phase: Phase,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Since when.
+    pub time: Time,
+}
+
+/// The agent's own session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentSession {
+    /// Its id.
+    #[schemars(length(max = 253))]
+    pub id: String,
+}
+
+/// Tokens and money.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Tokens read by the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<i64>,
+    /// Tokens written by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<i64>,
+    /// US dollars, as decimal text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub usd: Option<String>,
+}
+
+/// How long each step of the start took, in milliseconds, each from the end of the one before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Startup {
+    /// From creation to the request of the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_ms: Option<i64>,
+    /// To the claim in the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_ms: Option<i64>,
+    /// To the place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed_ms: Option<i64>,
+    /// To the proof of egress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_proven_ms: Option<i64>,
+    /// To the written workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned_ms: Option<i64>,
+    /// To the agent's first output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_output_ms: Option<i64>,
+}
+
+/// What the proxy saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressSeen {
+    /// Connections and requests that passed.
+    pub allowed: i64,
+    /// Those that did not.
+    pub denied: i64,
+    /// Some of the denials, at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub denials: Vec<Denial>,
+}
+
+/// A denial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Denial {
+    /// Host or address.
+    #[schemars(length(max = 253))]
+    pub host: String,
+    /// Port.
+    pub port: i32,
+    /// Why, and what would allow it.
+    #[schemars(length(max = 512))]
+    pub reason: String,
+    /// How often.
+    pub count: i64,
+}
+
+/// What the agent changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Changes {
+    /// The commit that the agent started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub base: Option<String>,
+    /// The agent's last commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub head: Option<String>,
+    /// The branch that was pushed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub branch: Option<String>,
+    /// Files changed.
+    pub files: i64,
+    /// Lines added.
+    pub additions: i64,
+    /// Lines removed.
+    pub deletions: i64,
+}
+
+/// The run's entry in the ledger, at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultRef {
+    /// The ledger's commit; absent when nothing is recorded in Git.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub commit: Option<String>,
+    /// The path of `result.yaml` in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub path: Option<String>,
+    /// The outcome: a terminal phase.
+    pub outcome: Phase,
+    /// Why.
+    pub reason: Reason,
+    /// More words on that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+}
