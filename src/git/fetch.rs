@@ -218,6 +218,9 @@ impl Mirror {
         // A reference that is new to the mirror starts shallow without moving the boundary of the others.
         let depth = request.depth.map_or(Shallow::NoChange, Shallow::DepthAtRemote);
         let mut objects = session.receive(self.repository(), &new, &depth, limits)?;
+        if !new.is_empty() && !known.is_empty() && !session.is_repeatable() {
+            session = Session::open(remote, &budget)?;
+        }
         objects += session.receive(self.repository(), &known, &Shallow::NoChange, limits)?;
 
         let fetched = self.judge(&before, &chosen, remote)?;

@@ -32,7 +32,7 @@ pub(super) struct Http<'a>(Rc<Exchange<'a>>);
 
 /// What all requests of one operation share.
 struct Exchange<'a> {
-    runtime: tokio::runtime::Runtime,
+    runtime: Option<tokio::runtime::Runtime>,
     client: Client,
     authorization: Option<HeaderValue>,
     /// Where the server sent us instead. From then on there is no credential.
@@ -49,6 +49,7 @@ impl<'a> Http<'a> {
         let client = client(remote)?;
         let authorization = authorization(remote)?;
         let redirected = RefCell::new(None);
+        let runtime = Some(runtime);
         Ok(Self(Rc::new(Exchange { runtime, client, authorization, redirected, budget })))
     }
 
@@ -237,7 +238,8 @@ impl Call<'_> {
 impl Exchange<'_> {
     /// Runs `work` until it is done, the time is up or the caller interrupts.
     fn wait<T>(&self, work: impl Future<Output = reqwest::Result<T>>) -> io::Result<T> {
-        self.runtime.block_on(async {
+        let runtime = self.runtime.as_ref().expect("the runtime is taken only on drop");
+        runtime.block_on(async {
             tokio::pin!(work);
             loop {
                 match tokio::time::timeout(self.budget.wait()?, &mut work).await {
@@ -259,6 +261,15 @@ impl Exchange<'_> {
         } else {
             Error::Unreachable { location, source }
         })
+    }
+}
+
+impl Drop for Exchange<'_> {
+    /// A name look-up cannot be cancelled; do not wait for one beyond our time.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

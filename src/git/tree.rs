@@ -173,6 +173,9 @@ impl<'a> Walk<'a> {
             if entries.insert(entry.filename().to_owned(), (entry.mode(), entry.object_id())).is_some() {
                 return Err(self.repository.corrupt(what(), None));
             }
+            if entries.len() > self.limits.files {
+                return Err(self.exceeded(LimitKind::Files, self.limits.files, &BString::default()));
+            }
         }
         Ok(entries)
     }

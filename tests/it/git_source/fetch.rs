@@ -230,6 +230,7 @@ fn eighty_fetches_through_one_handle() {
     let packs = std::fs::read_dir(mirror.path().join("objects/pack")).unwrap();
     let packs = packs.filter(|p| p.as_ref().unwrap().path().extension().is_some_and(|e| e == "pack")).count();
     assert!(packs <= 50, "packs are put together: {packs}");
+    crate::servers::repo::git(mirror.path(), &["fsck", "--strict", "--no-dangling"]);
     let tip = mirror.tip(MAIN).unwrap().unwrap();
     assert!(mirror.repository().commit(tip).unwrap().message.starts_with("count"));
 }
