@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::{
     kinds::{Kind, ObjectId},
     ports::objects::Error,
+    schema,
 };
 
 /// The most bytes of a stored object as JSON, as etcd has it by default.
@@ -19,7 +20,7 @@ const MAX_MANAGER_CHARS: usize = 128;
 
 /// Takes out fields that the kind does not have, and logs them.
 pub(super) fn prune(id: &ObjectId, object: &mut Value) {
-    for pointer in prune_by_schema(id.kind, object) {
+    for pointer in schema::prune(id.kind, object) {
         tracing::warn!(object = %id, field = pointer, "unknown field dropped");
     }
 }
@@ -30,14 +31,14 @@ pub(super) fn object(id: &ObjectId, object: &Value, old: Option<&Value>) -> Resu
     if id.kind == Kind::ConfigMap {
         causes.extend(config_map(object, old));
     } else {
-        causes.extend(by_schema(id.kind, object, old));
+        let violations = schema::check(id.kind, object, old).err().unwrap_or_default();
+        causes.extend(violations.iter().map(ToString::to_string));
     }
     if causes.is_empty() { Ok(()) } else { Err(Error::Invalid { id: id.clone(), causes }) }
 }
 
 /// Checks the size of what would be stored.
-pub(super) fn size(id: &ObjectId, object: &Value) -> Result<(), Error> {
-    let bytes = object.to_string().len();
+pub(super) fn size(id: &ObjectId, bytes: usize) -> Result<(), Error> {
     if bytes <= MAX_OBJECT_BYTES {
         return Ok(());
     }
@@ -53,14 +54,6 @@ pub(super) fn manager(name: &str) -> Result<(), Error> {
         )));
     }
     Ok(())
-}
-
-fn prune_by_schema(_kind: Kind, _object: &mut Value) -> Vec<String> {
-    Vec::new()
-}
-
-fn by_schema(_kind: Kind, _object: &Value, _old: Option<&Value>) -> Vec<String> {
-    Vec::new()
 }
 
 fn metadata(metadata: &Value) -> Vec<String> {
@@ -150,8 +143,8 @@ fn config_map(object: &Value, old: Option<&Value>) -> Vec<String> {
     for key in data.keys().filter(|key| binary.contains_key(*key)) {
         causes.push(format!("binaryData: {key:?} is in data, too"));
     }
-    let bytes: usize =
-        data.values().map(String::len).sum::<usize>() + binary.values().map(|bytes| bytes.0.len()).sum::<usize>();
+    let bytes: usize = data.values().map(String::len).sum::<usize>()
+        + binary.values().map(|bytes| bytes.0.len()).sum::<usize>();
     if bytes > MAX_CONFIG_MAP_BYTES {
         causes.push(format!("data: {bytes} bytes are more than {MAX_CONFIG_MAP_BYTES}"));
     }

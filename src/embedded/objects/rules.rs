@@ -62,6 +62,10 @@ pub(super) fn decide(
         }
         Write::Merge { at, patch, manager } => {
             let old = existing(id, old, at)?;
+            if !patch.is_object() {
+                let causes = vec!["patch: an object is needed".to_owned()];
+                return Err(Error::Invalid { id: id.clone(), causes });
+            }
             let patched = without_store_fields(id, &merge_patch(old, patch));
             update(id, old, Part::Main, patched, manager, stamp)
         }
@@ -115,7 +119,10 @@ fn write_status(
     stamp: &Stamp,
 ) -> Result<Outcome, Error> {
     if id.kind == Kind::ConfigMap || !patch.is_object() {
-        return Err(Error::Invalid { id: id.clone(), causes: vec!["status: an object is needed".to_owned()] });
+        return Err(Error::Invalid {
+            id: id.clone(),
+            causes: vec!["status: an object is needed".to_owned()],
+        });
     }
     let status = merge_patch(&old["status"], patch);
     let mut new = old.clone();
@@ -177,7 +184,6 @@ fn finish(id: &ObjectId, old: &Value, mut new: Value, owners: &Owners) -> Result
         raise_generation(id, &mut new);
     }
     new["metadata"]["managedFields"] = owners.to_json();
-    check::size(id, &new)?;
     let released = is_marked(&new) && !has_finalizers(&new);
     Ok(if released { Outcome::Removed(new) } else { Outcome::Stored(new) })
 }
