@@ -9,6 +9,7 @@ mod fields;
 mod live;
 mod ownership;
 mod rules;
+mod socket;
 mod told;
 mod writer;
 
@@ -21,6 +22,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 pub use disk::OpenError;
+pub use socket::{ConnectError, Events, RemoteStore, Server, connect, serve};
 pub use told::Told;
 
 use crate::{

@@ -92,12 +92,13 @@ impl Log {
         if list.len() > MAX_PER_OBJECT {
             list.pop_front();
         }
-        let mut changed = self.drop_oldest(now);
+        let mut changed = self.drop_oldest(&id, now);
         changed.push(id);
         changed
     }
 
-    fn drop_oldest(&mut self, now: Timestamp) -> Vec<ObjectId> {
+    /// Makes room; `newest` stays even when the clock went back.
+    fn drop_oldest(&mut self, newest: &ObjectId, now: Timestamp) -> Vec<ObjectId> {
         if self.0.len() <= MAX_OBJECTS {
             return Vec::new();
         }
@@ -105,11 +106,12 @@ impl Log {
         let mut gone: Vec<ObjectId> = self
             .0
             .iter()
-            .filter(|(_, list)| list.back().is_none_or(|told| told.is_over(now)))
+            .filter(|(id, list)| *id != newest && list.back().is_none_or(|told| told.is_over(now)))
             .map(|(id, _)| id.clone())
             .collect();
         if gone.is_empty() {
-            gone.extend(self.0.iter().min_by_key(|(_, list)| last(list)).map(|(id, _)| id.clone()));
+            let others = self.0.iter().filter(|(id, _)| *id != newest);
+            gone.extend(others.min_by_key(|(_, list)| last(list)).map(|(id, _)| id.clone()));
         }
         for id in &gone {
             self.0.remove(id);
