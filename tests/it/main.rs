@@ -5,7 +5,9 @@
     reason = "clippy allows them in test functions only, not in their fixtures"
 )]
 
+mod contract;
 mod egress;
 mod git_source;
 mod git_write;
+mod objects;
 mod servers;
