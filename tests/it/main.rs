@@ -1,1 +1,4 @@
 //! All integration tests, in one binary.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking, in its helpers too")]
+
+mod architecture;
