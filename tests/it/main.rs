@@ -2,3 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking, in its helpers too")]
 
 mod architecture;
+mod egress;
+mod examples;
+mod git_source;
+mod git_write;
+mod servers;
