@@ -5,8 +5,10 @@
     reason = "clippy allows them in test functions only, not in their fixtures"
 )]
 
+mod architecture;
 mod contract;
 mod egress;
+mod examples;
 mod git_source;
 mod git_write;
 mod objects;
