@@ -7,6 +7,7 @@
 
 mod architecture;
 mod contract;
+mod docs;
 mod egress;
 mod examples;
 mod git_source;
