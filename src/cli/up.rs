@@ -95,6 +95,6 @@ async fn shutdown_signal() {
 }
 
 /// The time, as everybody in this process gets it.
-fn clock() -> crate::controllers::Clock {
+fn clock() -> crate::clock::Clock {
     Arc::new(jiff::Timestamp::now)
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::roles::Roles;
 use crate::{
-    controllers::Caches,
+    cache::Caches,
     kinds::{
         ConfigRepository, HarnessRun,
         condition::{self, types},
