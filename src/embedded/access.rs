@@ -302,8 +302,7 @@ fn read(path: &Path) -> Result<Tokens, Error> {
 /// Replaces a file as a whole: a crash leaves the old one or the new one.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
