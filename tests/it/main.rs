@@ -10,6 +10,7 @@ mod contract;
 mod docs;
 mod egress;
 mod examples;
+mod faults;
 mod git_source;
 mod git_write;
 mod objects;
