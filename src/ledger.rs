@@ -1,14 +1,17 @@
 //! The ledger: what claims and results look like in Git, and when an entry proves something.
 //!
-//! Pure: paths, entries, trailers and the trust rule. The recorder does the I/O.
+//! Pure: paths, entries, digests, trailers, commit plans and the trust rule. The recorder does the I/O.
 
 pub mod book;
 pub mod compose;
+pub mod digest;
 pub mod entry;
 pub mod path;
 pub mod trailers;
+mod view;
 
 pub use book::{Book, Commit, Kept, Touch};
 pub use compose::{CommitPlan, Record, compose};
 pub use entry::{ClaimEntry, ResultEntry};
 pub use path::{File, Place, RunName};
+pub use view::{Entry, View};

@@ -152,7 +152,9 @@ mod tests {
 
     fn book(commits: &[Commit]) -> Book {
         let mut book = Book::default();
-        commits.iter().for_each(|commit| book.read(commit));
+        for commit in commits {
+            book.read(commit);
+        }
         book
     }
 
@@ -160,7 +162,7 @@ mod tests {
     fn the_last_toucher_decides() {
         let signed = commit("1", None, File::Claim, Some("b1"));
         let forged = commit("2", Some("unsigned"), File::Claim, Some("b2"));
-        assert!(book(&[signed.clone()]).doubts().is_empty());
+        assert!(book(std::slice::from_ref(&signed)).doubts().is_empty());
         let book = book(&[signed, forged]);
         assert_eq!(book.doubts()[0].0, run().path(File::Claim));
         assert!(!book.run(&run()).unwrap().speaker().unwrap().1.is_trusted());

@@ -171,8 +171,8 @@ mod tests {
         assert!(index.starts_with(&old), "the index only grows");
         let runs: Vec<String> = indexed(index).iter().map(ToString::to_string).collect();
         assert_eq!(runs, ["team/z", "team/b", "team/c"]);
-        let message: String = plan.trailers.iter().map(|(k, v)| format!("{k}: {v}\n")).collect();
-        assert_eq!(trailers::parse(&format!("x\n\n{message}")).len(), 3);
+        let message: Vec<String> = plan.trailers.iter().map(|(k, v)| format!("{k}: {v}")).collect();
+        assert_eq!(trailers::parse(&format!("x\n\n{}\n", message.join("\n"))).len(), 3);
         let rows: Vec<serde_json::Value> = serde_saphyr::from_str(index).unwrap();
         assert_eq!(rows[1]["outcome"], "Succeeded");
     }
