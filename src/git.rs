@@ -6,6 +6,9 @@
 
 mod ancestry;
 mod budget;
+pub mod bundle;
+pub mod changes;
+pub mod commit;
 mod error;
 mod fetch;
 mod http;
@@ -13,13 +16,19 @@ mod id;
 mod limits;
 mod location;
 mod mirror;
+pub mod pack;
 mod process;
+pub mod protected;
+pub mod push;
 mod remote;
 mod repository;
 mod selection;
 mod session;
+pub mod sign;
+pub mod signers;
 mod transport;
 mod tree;
+pub mod worktree;
 
 pub use ancestry::Ancestry;
 pub use error::{Class, Error, LimitKind};
