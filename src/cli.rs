@@ -1,1 +1,4 @@
 //! The command line.
+
+mod columns;
+pub mod up;

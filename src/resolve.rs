@@ -30,7 +30,7 @@ use crate::{
 /// The agent of runs that name none, in a session that names none.
 pub const DEFAULT_AGENT: &str = "default";
 /// Time limit of a run whose author wrote none.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 /// Between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// Most bytes of an artifact whose author wrote no limit, and the most that may be written.
@@ -80,7 +80,8 @@ pub fn resolve(run: &HarnessRun, digest: &str, world: &World) -> Result<PlaceSpe
     let agent = agent_of(run, session, world)?;
     let prompt = prompt(run, world)?;
     let egress = policies(run, session, agent, world)?;
-    let repository = run.spec.repository.as_ref().or_else(|| session.and_then(|s| s.spec.repository.as_ref()));
+    let repository =
+        run.spec.repository.as_ref().or_else(|| session.and_then(|s| s.spec.repository.as_ref()));
     let launch = launch::launch(run, agent, prompt.as_deref(), world)?;
     let contexts = contexts::merge(run, session, agent, world)?;
     Ok(PlaceSpec {
@@ -119,12 +120,11 @@ pub fn digest_of(run: &HarnessRun, world: &World) -> Result<String, Missing> {
     if let Some(digest) = run.annotations().get(meta::DIGEST) {
         return Ok(digest.clone());
     }
-    let spec = serde_json::to_value(&run.spec).map_err(|e| Missing::invalid(format!("the spec is not JSON: {e}")))?;
-    let referred = match run.spec.task.as_ref().and_then(|t| t.prompt_from.as_ref()) {
-        Some(_) => prompt(run, world)?.unwrap_or_default(),
-        None => String::new(),
-    };
-    digest::digest(&spec, referred.as_bytes()).map_err(|e| Missing::invalid(format!("the spec has no digest: {e}")))
+    let spec = serde_json::to_value(&run.spec)
+        .map_err(|e| Missing::invalid(format!("the spec is not JSON: {e}")))?;
+    let by_reference = run.spec.task.as_ref().is_some_and(|t| t.prompt_from.is_some());
+    let prompt = if by_reference { prompt(run, world)? } else { None };
+    Ok(digest::of_run(&spec, prompt.as_deref().map(str::as_bytes)))
 }
 
 fn run_key(run: &HarnessRun) -> Result<RunKey, Missing> {
@@ -133,14 +133,21 @@ fn run_key(run: &HarnessRun) -> Result<RunKey, Missing> {
     let uid = run.uid().unwrap_or_default().parse();
     match (namespace, name, uid) {
         (Ok(namespace), Ok(name), Ok(uid)) => Ok(RunKey { namespace, name, uid }),
-        (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => Err(Missing::invalid(error.to_string())),
+        (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => {
+            Err(Missing::invalid(error.to_string()))
+        }
     }
 }
 
 fn session_of<'a>(run: &HarnessRun, world: &'a World) -> Result<Option<&'a Session>, Missing> {
     let Some(NameRef { name }) = &run.spec.session_ref else { return Ok(None) };
     let session = world.sessions.get(name).filter(|s| s.metadata.deletion_timestamp.is_none());
-    let missing = || Missing::new(Reason::SessionNotFound, format!("Session {name} does not exist; push it, or correct spec.sessionRef"));
+    let missing = || {
+        Missing::new(
+            Reason::SessionNotFound,
+            format!("Session {name} does not exist; push it, or correct spec.sessionRef"),
+        )
+    };
     session.map(Some).ok_or_else(missing)
 }
 
@@ -148,7 +155,11 @@ fn agent_of<'a>(run: &HarnessRun, session: Option<&Session>, world: &'a World) -
     let named = run.spec.agent_ref.as_ref().or_else(|| session.and_then(|s| s.spec.agent_ref.as_ref()));
     let name = named.map_or(DEFAULT_AGENT, |r| r.name.as_str());
     world.agents.get(name).ok_or_else(|| {
-        let hint = if named.is_some() { "push it, or correct the agentRef" } else { "name one in spec.agentRef, or push it" };
+        let hint = if named.is_some() {
+            "push it, or correct the agentRef"
+        } else {
+            "name one in spec.agentRef, or push it"
+        };
         Missing::new(Reason::AgentNotFound, format!("Agent {name} does not exist; {hint}"))
     })
 }
@@ -188,19 +199,27 @@ fn policies(
 ) -> Result<Vec<EgressPolicySpec>, Missing> {
     let of_session = session.map(|s| s.spec.egress_policy_refs.as_slice()).unwrap_or_default();
     let mut names: Vec<&str> = Vec::new();
-    for reference in agent.spec.egress_policy_refs.iter().chain(of_session).chain(&run.spec.egress_policy_refs) {
+    for reference in
+        agent.spec.egress_policy_refs.iter().chain(of_session).chain(&run.spec.egress_policy_refs)
+    {
         if !names.contains(&reference.name.as_str()) {
             names.push(&reference.name);
         }
     }
     let spec = |name: &str| {
-        let missing = || Missing::new(Reason::EgressPolicyNotFound, format!("EgressPolicy {name} does not exist"));
+        let missing =
+            || Missing::new(Reason::EgressPolicyNotFound, format!("EgressPolicy {name} does not exist"));
         world.policies.get(name).map(|policy| policy.spec.clone()).ok_or_else(missing)
     };
     names.into_iter().map(spec).collect()
 }
 
-fn checkout(run: &HarnessRun, key: &RunKey, repository: &CodeRepository, world: &World) -> Result<Checkout, Missing> {
+fn checkout(
+    run: &HarnessRun,
+    key: &RunKey,
+    repository: &CodeRepository,
+    world: &World,
+) -> Result<Checkout, Missing> {
     let previous = run.spec.start_from == Some(StartFrom::PreviousRun);
     let branch = if previous { world.previous_branch.clone() } else { None };
     let reference = branch.map_or_else(

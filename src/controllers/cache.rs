@@ -36,27 +36,36 @@ impl<K: Typed + std::fmt::Debug> Clone for Cache<K> {
 }
 
 impl<K: Typed + std::fmt::Debug> Cache<K> {
-    /// A cache, and the task that fills it; the task ends with the store.
-    fn new(store: &dyn Objects, namespace: Option<Namespace>) -> (Self, BoxFuture<'static, ()>) {
+    /// A cache; the task that fills it is added to `fills` and ends with the store.
+    fn new(
+        store: &dyn Objects,
+        namespace: Option<&Namespace>,
+        fills: &mut Vec<BoxFuture<'static, ()>>,
+    ) -> Self {
         let (reader, mut writer) = reflector::store::<K>();
         let (touched, _) = broadcast::channel(BEHIND);
-        let mut events = objects::watch::<K>(store, namespace).default_backoff().boxed();
+        let mut events = objects::watch::<K>(store, namespace.cloned()).default_backoff().boxed();
         let cache = Self { reader, touched: touched.clone() };
         let fill = async move {
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {
                         writer.apply_watcher_event(&event);
-                        if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &event {
+                        if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) =
+                            &event
+                        {
                             // no reader is no error
                             let _ = touched.send(ObjectRef::from_obj(object));
                         }
                     }
-                    Err(error) => tracing::warn!(kind = %K::KIND, error = &error as &dyn std::error::Error, "watch failed"),
+                    Err(error) => {
+                        tracing::warn!(kind = %K::KIND, error = &error as &dyn std::error::Error, "watch failed");
+                    }
                 }
             }
         };
-        (cache, Box::pin(fill))
+        fills.push(Box::pin(fill));
+        cache
     }
 
     /// The object, if it is there.
@@ -84,7 +93,7 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
     }
 
     /// Objects that were created, changed or deleted, from now on. A reader that falls behind is told of every object.
-    pub fn touched(&self) -> impl Stream<Item = ObjectRef<K>> + Send + 'static {
+    pub fn touched(&self) -> impl Stream<Item = ObjectRef<K>> + Send + use<K> {
         let receiver = self.touched.subscribe();
         let reader = self.reader.clone();
         let steps = futures::stream::unfold((receiver, reader), |(mut receiver, reader)| async move {
@@ -126,16 +135,21 @@ pub struct Caches {
 
 impl Caches {
     /// Caches of everything in one namespace, or in all, and the task that fills them. The task ends with the store.
-    pub fn new(store: &dyn Objects, namespace: Option<&Namespace>) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (repositories, a) = Cache::new(store, namespace.cloned());
-        let (policies, b) = Cache::new(store, namespace.cloned());
-        let (agents, c) = Cache::new(store, namespace.cloned());
-        let (sessions, d) = Cache::new(store, namespace.cloned());
-        let (runs, e) = Cache::new(store, namespace.cloned());
-        let (config_maps, f) = Cache::new(store, namespace.cloned());
-        let caches = Self { repositories, policies, agents, sessions, runs, config_maps };
+    pub fn new(
+        store: &dyn Objects,
+        namespace: Option<&Namespace>,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let mut fills: Vec<BoxFuture<'static, ()>> = Vec::new();
+        let caches = Self {
+            repositories: Cache::new(store, namespace, &mut fills),
+            policies: Cache::new(store, namespace, &mut fills),
+            agents: Cache::new(store, namespace, &mut fills),
+            sessions: Cache::new(store, namespace, &mut fills),
+            runs: Cache::new(store, namespace, &mut fills),
+            config_maps: Cache::new(store, namespace, &mut fills),
+        };
         let fill = async move {
-            futures::future::join_all([a, b, c, d, e, f]).await;
+            futures::future::join_all(fills).await;
         };
         (caches, fill)
     }

@@ -89,7 +89,7 @@ pub(super) fn retry(error: &Error) -> Action {
     match error.class() {
         Class::Conflict => Action::requeue(Duration::from_millis(50)),
         Class::Transient => Action::requeue(Duration::from_secs(2)),
-        Class::Bug => Action::requeue(Duration::from_secs(60)),
+        Class::Bug => Action::requeue(Duration::from_mins(1)),
         Class::Invalid => Action::await_change(),
     }
 }

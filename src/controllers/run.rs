@@ -50,16 +50,18 @@ pub async fn control(context: Arc<Context>, shutdown: impl Future<Output = ()> +
 
 fn report(error: &Error, object: &str) {
     let error_source = error as &dyn std::error::Error;
-    match error.class() {
-        crate::class::Class::Conflict => tracing::debug!(controller = "run", object, error = error_source, "retrying"),
-        _ => tracing::warn!(controller = "run", object, error = error_source, "reconciliation failed"),
+    if error.class() == crate::class::Class::Conflict {
+        tracing::debug!(controller = "run", object, error = error_source, "retrying");
+    } else {
+        tracing::warn!(controller = "run", object, error = error_source, "reconciliation failed");
     }
 }
 
 /// A run that ends, starts or goes frees or takes a turn: the waiting runs of its session look again.
 fn siblings(context: &Context) -> impl futures::Stream<Item = ObjectRef<HarnessRun>> + Send + 'static {
     let runs = context.caches.runs.clone();
-    runs.touched().flat_map(move |touched| {
+    let touched = runs.touched();
+    touched.flat_map(move |touched| {
         let session = runs.reader().get(&touched).and_then(|run| run.spec.session_ref.clone());
         let waiting = runs.reader().state_filter(|run| {
             run.namespace() == touched.namespace
@@ -105,7 +107,9 @@ async fn reconcile(run: Arc<HarnessRun>, context: Arc<Context>) -> Result<Action
                 place = Some(*new);
             }
             apply::Made::Refused(standing) => {
-                return apply::refuse(&id, &at, &run, &standing, &context).await.map(|()| Action::await_change());
+                return apply::refuse(&id, &at, &run, &standing, &context)
+                    .await
+                    .map(|()| Action::await_change());
             }
             apply::Made::Gone => return Ok(Action::await_change()),
             apply::Made::Nothing | apply::Made::Place(_) => {
@@ -115,4 +119,3 @@ async fn reconcile(run: Arc<HarnessRun>, context: Arc<Context>) -> Result<Action
         }
     }
 }
-

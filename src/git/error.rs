@@ -173,6 +173,15 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// The system watches no more files for us.
+    #[error("cannot watch {}", .path.display())]
+    Unwatchable {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: notify::Error,
+    },
     /// The text is no revision, range, reference name, object id or glob.
     #[error("{text:?} is not {wanted}")]
     Malformed {
@@ -231,6 +240,7 @@ impl Error {
             | Self::Refused { retry: true, .. }
             | Self::Timeout { .. }
             | Self::Interrupted
+            | Self::Unwatchable { .. }
             | Self::Io { .. } => Class::Transient,
             Self::Busy { .. } => Class::Conflict,
             Self::Corrupt { .. } => Class::Bug,
@@ -249,4 +259,16 @@ impl Error {
     pub(super) fn gix(doing: &'static str) -> impl FnOnce(gix::Error) -> Self {
         move |source| Self::Gix { doing, source }
     }
+}
+
+/// An error and all its causes, also the ones that `io::Error` keeps inside instead of below.
+pub(super) fn causes<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |cause| {
+        match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
+            None => cause.source(),
+        }
+    })
 }

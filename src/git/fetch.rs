@@ -222,6 +222,10 @@ impl Mirror {
 
         let fetched = self.judge(&before, &chosen, remote)?;
         self.record(&before, &chosen)?;
+        if let Err(error) = self.repack() {
+            // The fetch is good; the next one tries again.
+            tracing::warn!(mirror = %self.path().display(), %error, "cannot put packs together");
+        }
         Ok(Fetched { received_bytes: budget.received(), objects, ..fetched })
     }
 

@@ -18,6 +18,7 @@ use tempfile::SpooledTempFile;
 
 use super::Error;
 use super::budget::Budget;
+use super::error::causes;
 use super::remote::{Credential, Remote};
 
 /// Hops of the first request. Real servers need one (`/repo` to `/repo.git`).
@@ -252,25 +253,13 @@ impl Exchange<'_> {
         let location = self.budget.location().clone();
         // The URL is the location (or where it redirects to); the error's own text must not bring in another.
         let source: Box<dyn std::error::Error + Send + Sync> = Box::new(error.without_url());
-        let tls = chain(&*source).any(|cause| cause.is::<rustls::Error>());
+        let tls = causes(&*source).any(|cause| cause.is::<rustls::Error>());
         self.budget.fail(if tls {
             Error::Tls { location, source }
         } else {
             Error::Unreachable { location, source }
         })
     }
-}
-
-/// All causes, also the ones that `io::Error` keeps inside instead of below.
-fn chain<'e>(
-    error: &'e (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |cause| {
-        match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
-            None => cause.source(),
-        }
-    })
 }
 
 fn client(remote: &Remote) -> Result<Client, Error> {

@@ -88,7 +88,7 @@ pub struct SigningKey {
 
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("SigningKey").field(&self.fingerprint()).finish()
+        f.debug_tuple("SigningKey").field(&format_args!("{}", self.fingerprint())).finish()
     }
 }
 

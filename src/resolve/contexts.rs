@@ -30,7 +30,8 @@ pub(super) fn merge(
     for context in merged {
         match file(context, world) {
             Ok(file) => files.push(file),
-            Err(missing) if context.optional == Some(true) && missing.reason == Reason::ConfigMapNotFound => {}
+            Err(missing) if context.optional == Some(true) && missing.reason == Reason::ConfigMapNotFound => {
+            }
             Err(missing) => return Err(missing),
         }
     }
@@ -50,14 +51,22 @@ fn file(context: &Context, world: &World) -> Result<ContextFile, Missing> {
             .map_err(|_| Missing::invalid(format!("context {}: {text} is not a file mode", context.name)))?,
         None => DEFAULT_MODE,
     };
-    let content = match (&context.text, &context.config_map, &context.git) {
+    let held = match (&context.text, &context.config_map, &context.git) {
         (Some(text), _, _) => ContextContent::Text(text.clone()),
         (None, Some(reference), _) => ContextContent::Text(config_value(reference, world)?),
         (None, None, Some(git)) => {
             let path = git.path.as_deref().map(inside_workspace).transpose()?;
             ContextContent::Git { checkout: checkout_of_context(&git.repository)?, path }
         }
-        (None, None, None) => return Err(Missing::invalid(format!("context {} holds nothing", context.name))),
+        (None, None, None) => {
+            return Err(Missing::invalid(format!("context {} holds nothing", context.name)));
+        }
     };
-    Ok(ContextFile { name: context.name.clone(), path, mode, optional: context.optional == Some(true), content })
+    Ok(ContextFile {
+        name: context.name.clone(),
+        path,
+        mode,
+        optional: context.optional == Some(true),
+        content: held,
+    })
 }

@@ -19,11 +19,10 @@ pub(super) fn merge(run: &HarnessRun, agent: &Agent) -> Result<Limits, Missing> 
         cpu_millis: limit(written(|r| r.cpu.as_ref()), quantity::millis, CPU_MILLIS)?,
         memory_bytes: limit(written(|r| r.memory.as_ref()), quantity::units, MEMORY_BYTES)?,
         disk_bytes: limit(written(|r| r.disk.as_ref()), quantity::units, DISK_BYTES)?,
-        processes: levels
-            .iter()
-            .flatten()
-            .find_map(|r| r.processes)
-            .map_or(Limit { value: PROCESSES, authored: false }, |n| Limit { value: n.into(), authored: true }),
+        processes: levels.iter().flatten().find_map(|r| r.processes).map_or(
+            Limit { value: PROCESSES, authored: false },
+            |n| Limit { value: n.into(), authored: true },
+        ),
     })
 }
 

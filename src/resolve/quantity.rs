@@ -38,7 +38,8 @@ pub fn units(text: &str) -> Result<u64, InvalidQuantity> {
 
 fn thousandths(text: &str) -> Option<u128> {
     let suffix = SUFFIXES.iter().find(|(suffix, _)| text.ends_with(suffix));
-    let (number, factor) = suffix.map_or((text, 1000), |(suffix, factor)| (&text[..text.len() - suffix.len()], *factor));
+    let (number, factor) =
+        suffix.map_or((text, 1000), |(suffix, factor)| (&text[..text.len() - suffix.len()], *factor));
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() || !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') || fraction.len() > 9 {
         return None;

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Where the results of a run go.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Record<'a> {
     /// To the ledger of this repository.
     In(&'a ConfigRepository),
@@ -28,7 +28,8 @@ pub fn record_of<'a>(
 ) -> Record<'a> {
     let namespace = run.namespace();
     if let Some(reference) = session.and_then(|s| s.spec.record_ref.as_ref()) {
-        let named = repositories.iter().find(|r| r.namespace() == namespace && r.name_any() == reference.name);
+        let named =
+            repositories.iter().find(|r| r.namespace() == namespace && r.name_any() == reference.name);
         return named.map_or_else(|| Record::Gone(reference.name.clone()), |found| Record::In(found));
     }
     let source = source_uid(run.annotations()).or_else(|| session.and_then(|s| source_uid(s.annotations())));
@@ -79,11 +80,21 @@ mod tests {
             session.spec.record_ref = Some(crate::kinds::shared::NameRef { name: reference.into() });
             session
         };
-        assert_eq!(record_of(&run(None), None, &[&a, &b]), Record::Nowhere, "two are none");
-        assert_eq!(record_of(&run(None), None, &[&a, &far]), Record::In(&a));
-        assert_eq!(record_of(&run(Some("uid-c")), None, &[&a, &far]), Record::In(&far));
-        assert_eq!(record_of(&run(Some("uid-x")), None, &[&a]), Record::Gone("uid-x".into()));
-        assert_eq!(record_of(&run(Some("uid-a")), Some(&session("b")), &[&a, &b]), Record::In(&b));
-        assert_eq!(record_of(&run(None), Some(&session("z")), &[&a]), Record::Gone("z".into()));
+        let name = |record: Record<'_>| match record {
+            Record::In(repository) => format!("in {}", repository.name_any()),
+            Record::Gone(name) => format!("gone {name}"),
+            Record::Nowhere => "nowhere".to_owned(),
+        };
+        let cases: [(_, _, &[&ConfigRepository], _); 6] = [
+            (run(None), None, &[&a, &b], "nowhere"),
+            (run(None), None, &[&a, &far], "in a"),
+            (run(Some("uid-c")), None, &[&a, &far], "in c"),
+            (run(Some("uid-x")), None, &[&a], "gone uid-x"),
+            (run(Some("uid-a")), Some(session("b")), &[&a, &b], "in b"),
+            (run(None), Some(session("z")), &[&a], "gone z"),
+        ];
+        for (run, session, repositories, expected) in cases {
+            assert_eq!(name(record_of(&run, session.as_ref(), repositories)), expected);
+        }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn place_spec() -> PlaceSpec {
             disk_bytes: limit(1 << 30),
             processes: limit(64),
         },
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
         grace: Duration::from_secs(1),
         artifacts: vec![],
         persistent_workspace: None,

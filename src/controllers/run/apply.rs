@@ -76,7 +76,13 @@ async fn ensure(spec: &PlaceSpec, context: &Context) -> Result<Made, Error> {
     }
 }
 
-async fn finalizers(id: &ObjectId, at: &At, run: &HarnessRun, add: bool, context: &Context) -> Result<At, Error> {
+async fn finalizers(
+    id: &ObjectId,
+    at: &At,
+    run: &HarnessRun,
+    add: bool,
+    context: &Context,
+) -> Result<At, Error> {
     let mut finalizers = run.finalizers().to_vec();
     finalizers.retain(|f| f != meta::RECORD_FINALIZER);
     if add {

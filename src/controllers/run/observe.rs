@@ -44,9 +44,11 @@ pub(super) fn observe<'a>(run: &'a HarnessRun, place: Option<Place>, context: &C
     let resolved = digest.clone().and_then(|digest| resolve::resolve(run, &digest, &world));
     let suspended = suspended(session, &record);
     let ledger = ledger(&record);
-    let unasked = run.status.as_ref().is_none_or(|s| s.claim.is_none() && s.phase.is_none_or(|p| !p.is_terminal()));
+    let unasked =
+        run.status.as_ref().is_none_or(|s| s.claim.is_none() && s.phase.is_none_or(|p| !p.is_terminal()));
     let ready = resolved.is_ok() && suspended.is_none() && !matches!(ledger, Ledger::Held { .. });
-    let turn = if unasked && ready && run.spec.stop != Some(true) && run.metadata.deletion_timestamp.is_none() {
+    let turn = if unasked && ready && run.spec.stop != Some(true) && run.metadata.deletion_timestamp.is_none()
+    {
         context.turns.ask(run, session, &context.caches.runs.within(&run.namespace().unwrap_or_default()))
     } else {
         Turn::Now
@@ -59,7 +61,10 @@ pub(super) fn observe<'a>(run: &'a HarnessRun, place: Option<Place>, context: &C
         ledger,
         turn,
         place,
-        ttl: run.spec.ttl_seconds_after_finished.or_else(|| session.and_then(|s| s.spec.ttl_seconds_after_finished)),
+        ttl: run
+            .spec
+            .ttl_seconds_after_finished
+            .or_else(|| session.and_then(|s| s.spec.ttl_seconds_after_finished)),
         now: (context.clock)(),
     }
 }
@@ -76,11 +81,20 @@ fn world(run: &HarnessRun, context: &Context) -> World {
         world.sessions.insert(name.to_owned(), session.as_ref().clone());
     }
     let named = |object: &str| object.to_owned();
-    world.agents = caches.agents.within(&namespace).iter().map(|a| (named(&a.name_any()), a.as_ref().clone())).collect();
-    world.policies =
-        caches.policies.within(&namespace).iter().map(|p| (named(&p.name_any()), p.as_ref().clone())).collect();
-    world.config_maps =
-        caches.config_maps.within(&namespace).iter().map(|m| (named(&m.name_any()), m.as_ref().clone())).collect();
+    world.agents =
+        caches.agents.within(&namespace).iter().map(|a| (named(&a.name_any()), a.as_ref().clone())).collect();
+    world.policies = caches
+        .policies
+        .within(&namespace)
+        .iter()
+        .map(|p| (named(&p.name_any()), p.as_ref().clone()))
+        .collect();
+    world.config_maps = caches
+        .config_maps
+        .within(&namespace)
+        .iter()
+        .map(|m| (named(&m.name_any()), m.as_ref().clone()))
+        .collect();
     world
 }
 
@@ -88,7 +102,8 @@ fn world(run: &HarnessRun, context: &Context) -> World {
 fn previous_branch(run: &HarnessRun, session: &Session, context: &Context) -> Option<String> {
     let runs = context.caches.runs.within(&run.namespace().unwrap_or_default());
     let finished = runs.iter().filter(|other| {
-        other.uid() != run.uid() && other.spec.session_ref.as_ref().is_some_and(|r| r.name == session.name_any())
+        other.uid() != run.uid()
+            && other.spec.session_ref.as_ref().is_some_and(|r| r.name == session.name_any())
     });
     let pushed = finished.filter_map(|other| {
         let status = other.status.as_ref()?;
@@ -129,7 +144,8 @@ fn ledger(record: &Record<'_>) -> Ledger {
         _ if claims_in_cluster => Ledger::Ready,
         Some(doubt) => {
             let reasons = [Reason::LedgerUntrusted, Reason::LedgerRewritten];
-            let reason = reasons.into_iter().find(|r| r.as_str() == doubt.reason).unwrap_or(Reason::LedgerUnavailable);
+            let reason =
+                reasons.into_iter().find(|r| r.as_str() == doubt.reason).unwrap_or(Reason::LedgerUnavailable);
             Ledger::Held { reason, message: doubt.message.clone() }
         }
         None => Ledger::Held {

@@ -29,7 +29,12 @@ impl Standing {
 /// Writes a standing into a status: phase, reason, history and the conditions that follow from them.
 ///
 /// A terminal phase is never left again.
-pub(crate) fn stand(status: &mut HarnessRunStatus, standing: &Standing, generation: Option<i64>, now: Timestamp) {
+pub(crate) fn stand(
+    status: &mut HarnessRunStatus,
+    standing: &Standing,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
     let Standing { phase, reason, message } = standing;
     if status.phase.is_some_and(|old| old.is_terminal() && old != *phase) {
         return;
@@ -41,7 +46,9 @@ pub(crate) fn stand(status: &mut HarnessRunStatus, standing: &Standing, generati
     status.reason = Some(*reason);
     status.message = Some(message.clone()).filter(|m| !m.is_empty());
     status.observed_generation = generation;
-    let mut set = |type_, state| condition::set(&mut status.conditions, type_, state, *reason, message, generation, now);
+    let mut set = |type_, state| {
+        condition::set(&mut status.conditions, type_, state, *reason, message, generation, now);
+    };
     let (ready, succeeded) = match phase {
         Phase::Succeeded => (State::True, State::True),
         terminal if terminal.is_terminal() => (State::False, State::False),
@@ -62,9 +69,12 @@ pub(crate) fn stand(status: &mut HarnessRunStatus, standing: &Standing, generati
 /// By kstatus: is work going on, and does nothing happen until somebody acts? Both conditions exist only while true.
 fn progress(phase: Phase) -> (bool, bool) {
     match phase {
-        Phase::Queued | Phase::Starting | Phase::Running | Phase::Collecting | Phase::Pending | Phase::Held => {
-            (true, false)
-        }
+        Phase::Queued
+        | Phase::Starting
+        | Phase::Running
+        | Phase::Collecting
+        | Phase::Pending
+        | Phase::Held => (true, false),
         Phase::Succeeded => (false, false),
         Phase::Failed | Phase::Stopped | Phase::TimedOut | Phase::Lost => (false, true),
     }

@@ -95,7 +95,11 @@ fn active(observed: &Observed<'_>, step: &mut Step) {
         return with_place(observed, place, step);
     }
     if step.status.place.is_some() {
-        let lost = Standing::new(Phase::Lost, Reason::ResultUnavailable, "the place vanished before its result was recorded");
+        let lost = Standing::new(
+            Phase::Lost,
+            Reason::ResultUnavailable,
+            "the place vanished before its result was recorded",
+        );
         return finish(observed, step, &lost);
     }
     if let Some(reason) = stop_wanted(observed.run) {
@@ -150,10 +154,25 @@ fn request(observed: &Observed<'_>, step: &mut Step) {
     step.status.digest = Some(observed.digest.clone());
     step.status.claim = Some(Claim { requested_at: Some(Time(observed.now)), ..Claim::default() });
     if observed.ledger == Ledger::None {
-        set(observed, step, types::CLAIMED, State::False, Reason::NoRepository, "no repository records this run");
-        set(observed, step, types::RESULT_RECORDED, State::False, Reason::NoRepository, "no repository records this run");
+        set(
+            observed,
+            step,
+            types::CLAIMED,
+            State::False,
+            Reason::NoRepository,
+            "no repository records this run",
+        );
+        set(
+            observed,
+            step,
+            types::RESULT_RECORDED,
+            State::False,
+            Reason::NoRepository,
+            "no repository records this run",
+        );
     }
-    let standing = Standing::new(Phase::Queued, Reason::ClaimRequested, "waiting for the claim to be in the ledger");
+    let standing =
+        Standing::new(Phase::Queued, Reason::ClaimRequested, "waiting for the claim to be in the ledger");
     stand_now(observed, step, &standing);
 }
 
@@ -191,7 +210,11 @@ fn claimed(observed: &Observed<'_>, step: &mut Step) {
 
 fn with_place(observed: &Observed<'_>, place: &Place, step: &mut Step) {
     if place.stage == Stage::Vanished {
-        let lost = Standing::new(Phase::Lost, Reason::ResultUnavailable, "the place's processes are gone and left no result");
+        let lost = Standing::new(
+            Phase::Lost,
+            Reason::ResultUnavailable,
+            "the place's processes are gone and left no result",
+        );
         return finish(observed, step, &lost);
     }
     let stored = step.status.place.as_ref().is_some_and(|seen| seen.uid == place.uid.as_str());
@@ -227,7 +250,8 @@ fn observe_place(observed: &Observed<'_>, place: &Place, step: &mut Step) {
     step.status.start_time = place.started_at.map(Time);
     let startup = step.status.startup.get_or_insert_default();
     if first {
-        let since = step.status.claim.as_ref().and_then(|c| c.requested_at.as_ref()).map_or(observed.now, |t| t.0);
+        let since =
+            step.status.claim.as_ref().and_then(|c| c.requested_at.as_ref()).map_or(observed.now, |t| t.0);
         let claimed = startup.claimed_ms.unwrap_or_default();
         startup.placed_ms = Some((millis(since, observed.now) - claimed).max(0));
     }

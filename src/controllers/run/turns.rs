@@ -19,7 +19,12 @@ pub(in crate::controllers) struct Turns(Mutex<BTreeMap<String, String>>);
 
 impl Turns {
     /// Decides whether it is the run's turn, and remembers a yes.
-    pub(super) fn ask(&self, run: &HarnessRun, session: Option<&Session>, others: &[impl AsRef<HarnessRun>]) -> Turn {
+    pub(super) fn ask(
+        &self,
+        run: &HarnessRun,
+        session: Option<&Session>,
+        others: &[impl AsRef<HarnessRun>],
+    ) -> Turn {
         let Some(session) = session else { return Turn::Now };
         let slots = session.spec.max_concurrent_runs.unwrap_or(1) as usize;
         let name = session.name_any();
@@ -31,7 +36,9 @@ impl Turns {
         for seen in others.iter().filter(|other| asked(other)).filter_map(|other| other.uid()) {
             given.remove(&seen);
         }
-        given.retain(|uid, _| Some(uid) == run.uid().as_ref() || others.iter().any(|o| o.uid().as_ref() == Some(uid)));
+        given.retain(|uid, _| {
+            Some(uid) == run.uid().as_ref() || others.iter().any(|o| o.uid().as_ref() == Some(uid))
+        });
         let taken: Vec<String> = others
             .iter()
             .filter(|o| holds(o) || o.uid().is_some_and(|uid| given.get(&uid) == Some(&name)))
@@ -60,7 +67,9 @@ fn asked(run: &HarnessRun) -> bool {
 
 /// True while nothing but its turn keeps the run from starting.
 pub(super) fn waits(run: &HarnessRun) -> bool {
-    run.status.as_ref().is_some_and(|s| s.phase == Some(Phase::Queued) && s.reason == Some(Reason::SessionBusy))
+    run.status
+        .as_ref()
+        .is_some_and(|s| s.phase == Some(Phase::Queued) && s.reason == Some(Reason::SessionBusy))
 }
 
 fn older(a: &HarnessRun, b: &HarnessRun) -> bool {

@@ -26,7 +26,7 @@ pub enum Error {
     Branch(String),
     /// The remote failed, or does not have the revision.
     #[error("fetching")]
-    Fetch(#[from] git::Error),
+    Fetch(#[source] Box<git::Error>),
     /// Files could not be written.
     #[error("{doing} {}", path.display())]
     Io {
@@ -55,6 +55,12 @@ pub enum Error {
         /// The first one.
         first: String,
     },
+}
+
+impl From<git::Error> for Error {
+    fn from(error: git::Error) -> Self {
+        Self::Fetch(Box::new(error))
+    }
 }
 
 /// What to check out.

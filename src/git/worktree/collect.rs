@@ -260,14 +260,14 @@ impl Collect {
             patch.add(repository, &change).map_err(store("comparing files"))?;
         }
         write(&out.join(PATCH_FILE), |file| file.write_all(&patch.text))?;
-        let path = out.join(BUNDLE_FILE);
-        let mut file = io::BufWriter::new(create(&path)?);
+        let bundle_path = out.join(BUNDLE_FILE);
+        let mut file = io::BufWriter::new(create(&bundle_path)?);
         let heads = [(self.branch.clone(), head)];
         bundle::write_from(repository, Some(base), &heads, &mut file, &self.limits.pack)?;
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)
             .and_then(|file| file.sync_all())
-            .map_err(|source| Error::Io { path, source })?;
+            .map_err(|source| Error::Io { path: bundle_path, source })?;
 
         let commits = pack::missing(repository, &[head], &[base].into(), &self.limits.pack)?.commits;
         let listed = commits.iter().take(self.limits.listed_commits).map(|id| summary(repository, *id));

@@ -63,7 +63,8 @@ fn claimed(run: &mut HarnessRun) -> &mut HarnessRunStatus {
     run.metadata.finalizers = Some(vec![meta::RECORD_FINALIZER.into()]);
     let status = run.status.get_or_insert_default();
     status.digest = Some("v1:a".into());
-    status.claim = Some(Claim { requested_at: Some(Time(at(NOW - 2))), holder: Some("h".into()), commit: None });
+    status.claim =
+        Some(Claim { requested_at: Some(Time(at(NOW - 2))), holder: Some("h".into()), commit: None });
     status
 }
 
@@ -77,8 +78,14 @@ fn a_run_that_may_not_start_says_why() {
     let missing = || Err(Missing { reason: Reason::SessionNotFound, message: "m".into() });
     let held = || Ledger::Held { reason: Reason::LedgerUnavailable, message: "m".into() };
     let cases = [
-        (Observed { suspended: Some("s".into()), resolved: missing(), ..observed(&run) }, (Phase::Pending, Reason::Suspended)),
-        (Observed { resolved: missing(), ledger: held(), ..observed(&run) }, (Phase::Pending, Reason::SessionNotFound)),
+        (
+            Observed { suspended: Some("s".into()), resolved: missing(), ..observed(&run) },
+            (Phase::Pending, Reason::Suspended),
+        ),
+        (
+            Observed { resolved: missing(), ledger: held(), ..observed(&run) },
+            (Phase::Pending, Reason::SessionNotFound),
+        ),
         (Observed { ledger: held(), ..observed(&run) }, (Phase::Held, Reason::LedgerUnavailable)),
         (Observed { turn: Turn::Wait("x".into()), ..observed(&run) }, (Phase::Queued, Reason::SessionBusy)),
     ];
