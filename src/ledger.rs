@@ -7,6 +7,7 @@ pub mod compose;
 pub mod digest;
 pub mod entry;
 pub mod path;
+mod state;
 pub mod trailers;
 mod view;
 
@@ -14,4 +15,5 @@ pub use book::{Book, Commit, Kept, Touch};
 pub use compose::{CommitPlan, Record, compose};
 pub use entry::{ClaimEntry, ResultEntry};
 pub use path::{File, Place, RunName};
+pub use state::State;
 pub use view::{Entry, View};

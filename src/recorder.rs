@@ -13,7 +13,6 @@ mod prepare;
 mod queue;
 mod remote;
 mod settings;
-mod state;
 mod status;
 mod turn;
 mod verify;
@@ -22,7 +21,6 @@ mod write;
 
 pub use error::Error;
 pub use settings::BRANCH;
-pub use state::LedgerState;
 pub use verify::{Finding, Verified, verify};
 
 use std::{
@@ -41,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     git::sign::SigningKey,
     kinds::meta,
+    ledger::State,
     names::{Namespace, ObjectName},
     ports::{Secrets, objects::Store},
     report::{Delivery, Receipt},
@@ -98,14 +97,14 @@ struct Letter {
 /// A way to talk to a recorder.
 #[derive(Clone)]
 pub struct Handle {
-    ledger: watch::Receiver<Arc<LedgerState>>,
+    ledger: watch::Receiver<Arc<State>>,
     outbox: mpsc::Sender<Letter>,
 }
 
 impl Handle {
     /// What the ledger says; changes as it does.
     #[must_use]
-    pub fn ledger(&self) -> watch::Receiver<Arc<LedgerState>> {
+    pub fn ledger(&self) -> watch::Receiver<Arc<State>> {
         self.ledger.clone()
     }
 
@@ -124,7 +123,7 @@ impl Handle {
 pub struct Recorder {
     context: Arc<Context>,
     repository: (Namespace, ObjectName),
-    ledger: watch::Sender<Arc<LedgerState>>,
+    ledger: watch::Sender<Arc<State>>,
     inbox: mpsc::Receiver<Letter>,
 }
 
@@ -132,7 +131,7 @@ impl Recorder {
     /// Makes it; nothing happens before [`Recorder::run`].
     #[must_use]
     pub fn new(context: Arc<Context>, repository: (Namespace, ObjectName)) -> (Self, Handle) {
-        let unread = LedgerState::Unavailable("the ledger was not read yet".to_owned());
+        let unread = State::Unread;
         let (ledger, seen) = watch::channel(Arc::new(unread));
         let (outbox, inbox) = mpsc::channel(INBOX);
         (Self { context, repository, ledger, inbox }, Handle { ledger: seen, outbox })
@@ -143,7 +142,12 @@ impl Recorder {
         let interrupt = Arc::new(AtomicBool::new(false));
         let mut events = world::watch(self.context.store.as_ref());
         let mut world = world::World::default();
-        let mut desk = turn::Desk::new(self.context.clone(), self.repository.clone(), self.ledger.clone(), interrupt.clone());
+        let mut desk = turn::Desk::new(
+            self.context.clone(),
+            self.repository.clone(),
+            self.ledger.clone(),
+            interrupt.clone(),
+        );
         loop {
             let wake = desk.wake();
             tokio::select! {

@@ -86,7 +86,9 @@ pub fn intake(state: Intake) -> Router {
     let (router, _) = routes().split_for_parts();
     router
         .fallback(problem::no_route)
-        .layer(axum::middleware::from_fn(move |request, next| super::health::count(metrics.clone(), request, next)))
+        .layer(axum::middleware::from_fn(move |request, next| {
+            super::health::count(metrics.clone(), request, next)
+        }))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(problem::panicked))
         .with_state(state)
@@ -120,8 +122,12 @@ async fn result(
     let who = guard::authenticate(state.access.as_ref(), &headers, Audience::Result).await?;
     let namespace: Namespace = namespace.parse().map_err(|_| Problem::not_found())?;
     let name: ObjectName = name.parse().map_err(|_| Problem::not_found())?;
-    let request =
-        Request { verb: "update", resource: "harnessruns/result", namespace: Some(&namespace), name: Some(&name) };
+    let request = Request {
+        verb: "update",
+        resource: "harnessruns/result",
+        namespace: Some(&namespace),
+        name: Some(&name),
+    };
     guard::authorize(state.access.as_ref(), (&state.audit, (state.clock)()), &who, &request).await?;
     let expected = expected(&headers)?;
     let delivery = upload(&state, body, expected).await?;
@@ -179,7 +185,8 @@ fn expected(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let bad = || Problem::malformed("Content-Digest is not sha-256=:base64:");
     if let Some(value) = headers.get("content-digest") {
         let text = value.to_str().map_err(|_| bad())?;
-        let encoded = text.strip_prefix("sha-256=:").and_then(|rest| rest.strip_suffix(':')).ok_or_else(bad)?;
+        let encoded =
+            text.strip_prefix("sha-256=:").and_then(|rest| rest.strip_suffix(':')).ok_or_else(bad)?;
         return STANDARD.decode(encoded).map(|bytes| Some(digest::hex(&bytes))).map_err(|_| bad());
     }
     let ours = headers.get("ostler-digest").map(|value| value.to_str().map(str::to_owned));

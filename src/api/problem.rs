@@ -55,7 +55,12 @@ impl Problem {
 
     /// The delivery is not what it should be.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "malformed-delivery", "the delivery cannot be taken", detail)
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "malformed-delivery",
+            "the delivery cannot be taken",
+            detail,
+        )
     }
 
     /// More than a cap.
@@ -65,7 +70,12 @@ impl Problem {
 
     /// The run is another one.
     pub(super) fn other_run() -> Self {
-        Self::new(StatusCode::CONFLICT, "other-run", "the run does not exist any more, or is another one of that name", "")
+        Self::new(
+            StatusCode::CONFLICT,
+            "other-run",
+            "the run does not exist any more, or is another one of that name",
+            "",
+        )
     }
 
     /// Something behind us is away.
@@ -83,11 +93,13 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer realm=\"ostler\""));
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                header::HeaderValue::from_static("Bearer realm=\"ostler\""),
+            );
         }
         response
     }

@@ -135,7 +135,10 @@ pub(super) async fn one(
     let singular = kind.typed_names()[1];
     let commands = Commands {
         ostler: format!("ostler get {singular} {} --namespace {} --output yaml", id.name, id.namespace),
-        kubectl: format!("kubectl get {resource}.ostler.dev {} --namespace {} --output yaml", id.name, id.namespace),
+        kubectl: format!(
+            "kubectl get {resource}.ostler.dev {} --namespace {} --output yaml",
+            id.name, id.namespace
+        ),
     };
     Ok(Json(One { object, yaml, commands }))
 }
@@ -151,12 +154,17 @@ async fn page(
     let kind = kind_of(kind)?;
     let namespace: Option<Namespace> =
         namespace.map(str::parse).transpose().map_err(|_| Problem::not_found())?;
-    let request =
-        access::Request { verb: "list", resource: kind.typed_names()[0], namespace: namespace.as_ref(), name: None };
+    let request = access::Request {
+        verb: "list",
+        resource: kind.typed_names()[0],
+        namespace: namespace.as_ref(),
+        name: None,
+    };
     guard::authorize(state.access.as_ref(), (&state.audit, (state.clock)()), &who, &request).await?;
 
     let selector = wanted.label_selector.as_deref().unwrap_or_default();
-    let selector = Selector::parse(selector).map_err(|why| Problem::invalid(format!("labelSelector: {why}")))?;
+    let selector =
+        Selector::parse(selector).map_err(|why| Problem::invalid(format!("labelSelector: {why}")))?;
     let limit = wanted.limit.unwrap_or(PAGE.0);
     if !(1..=PAGE.1).contains(&limit) {
         return Err(Problem::invalid(format!("limit: it must be 1 to {}", PAGE.1)));

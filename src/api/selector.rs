@@ -43,9 +43,15 @@ fn requirement(part: &str) -> Result<Requirement, String> {
     let word = |text: &str| {
         let text = text.trim();
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
-        if text.bytes().all(plain) { Ok(text.to_owned()) } else { Err(format!("{part:?} is not a=b, a!=b, a or !a")) }
+        if text.bytes().all(plain) {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("{part:?} is not a=b, a!=b, a or !a"))
+        }
     };
-    let key = |text: &str| word(text).and_then(|k| if k.is_empty() { Err(format!("{part:?} has no key")) } else { Ok(k) });
+    let key = |text: &str| {
+        word(text).and_then(|k| if k.is_empty() { Err(format!("{part:?} has no key")) } else { Ok(k) })
+    };
     if let Some((name, value)) = part.split_once("!=") {
         return Ok(Requirement::IsNot(key(name)?, word(value)?));
     }
@@ -64,7 +70,8 @@ mod tests {
 
     #[test]
     fn selectors_of_kubectl_are_understood() {
-        let labels = BTreeMap::from([("app".to_owned(), "web".to_owned()), ("x.io/tier".to_owned(), "a".to_owned())]);
+        let labels =
+            BTreeMap::from([("app".to_owned(), "web".to_owned()), ("x.io/tier".to_owned(), "a".to_owned())]);
         for (text, expected) in [
             ("", true),
             ("app=web", true),

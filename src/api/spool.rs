@@ -85,7 +85,8 @@ fn unpack(stream: impl Read, folder: &Path) -> Result<(Report, Files), Problem> 
     for entry in archive.entries().map_err(|error| broken(&error))? {
         let mut entry = entry.map_err(|error| broken(&error))?;
         let name = entry.path_bytes();
-        let name = std::str::from_utf8(&name).map_err(|_| Problem::malformed("a name is not UTF-8"))?.to_owned();
+        let name =
+            std::str::from_utf8(&name).map_err(|_| Problem::malformed("a name is not UTF-8"))?.to_owned();
         let plain = entry.header().entry_type().is_file();
         let Some(most) = cap(&name).filter(|_| plain) else {
             return Err(Problem::malformed(format!("{:?} is no file of a delivery", shorten(&name))));
@@ -94,7 +95,11 @@ fn unpack(stream: impl Read, folder: &Path) -> Result<(Report, Files), Problem> 
             return Err(Problem::malformed(format!("{name} stands twice, or before {REPORT}")));
         }
         if entry.size() > most {
-            return Err(Problem::too_large(format!("{} may have {most} bytes, not {}", shorten(&name), entry.size())));
+            return Err(Problem::too_large(format!(
+                "{} may have {most} bytes, not {}",
+                shorten(&name),
+                entry.size()
+            )));
         }
         if report.is_none() {
             let text = io::read_to_string(&mut entry).map_err(|error| broken(&error))?;
@@ -203,7 +208,11 @@ mod tests {
         for bad in ["../x", "/etc/passwd", "artifacts/../x", "artifacts/", "other", "changes.bundle/x"] {
             assert_eq!(code(&[(REPORT, &report), (bad, b"x")]), "malformed-delivery", "{bad}");
         }
-        assert_eq!(code(&[(OUTPUT, b"hi"), (REPORT, &report)]), "malformed-delivery", "the report comes first");
+        assert_eq!(
+            code(&[(OUTPUT, b"hi"), (REPORT, &report)]),
+            "malformed-delivery",
+            "the report comes first"
+        );
         assert_eq!(code(&[(REPORT, &report), (OUTPUT, b"a"), (OUTPUT, b"b")]), "malformed-delivery");
         assert_eq!(code(&[(REPORT, b"{}")]), "malformed-delivery");
         assert_eq!(code(&[]), "malformed-delivery");

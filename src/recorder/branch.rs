@@ -77,7 +77,15 @@ impl LedgerBranch {
     ) -> Result<Self, Error> {
         let remembered = remembered.map(str::parse).transpose()?;
         let mirror = Mirror::open_or_init(folder)?;
-        Ok(Self { mirror, reference, signers, remembered, tip: None, book: Book::default(), view: View::default() })
+        Ok(Self {
+            mirror,
+            reference,
+            signers,
+            remembered,
+            tip: None,
+            book: Book::default(),
+            view: View::default(),
+        })
     }
 
     /// The last verified commit; `None`: the branch does not exist.
@@ -103,12 +111,16 @@ impl LedgerBranch {
         let request = FetchRequest::new().reference(&self.reference, true)?.depth(None);
         let fetched = self.mirror.fetch(remote, &request, &Limits::default(), interrupt)?;
         let new = fetched.tips.get(&self.reference).map(|tip| tip.commit);
-        let Some(old) = self.tip.or(self.remembered) else { return new.map_or(Ok(()), |new| self.advance(new)) };
+        let Some(old) = self.tip.or(self.remembered) else {
+            return new.map_or(Ok(()), |new| self.advance(new));
+        };
         let Some(new) = new else {
             return Err(Error::Rewritten(format!("the branch is gone; it was at {old}")));
         };
         if !self.repository().has_commit(old) || self.repository().is_ancestor(old, new)? != Some(true) {
-            return Err(Error::Rewritten(format!("{new} does not descend from {old}, which was seen before")));
+            return Err(Error::Rewritten(format!(
+                "{new} does not descend from {old}, which was seen before"
+            )));
         }
         self.advance(new)
     }
@@ -140,11 +152,8 @@ impl LedgerBranch {
     fn refresh(&mut self, complete: bool, touched: BTreeSet<RunName>) -> Result<(), Error> {
         let gone = touched.iter().any(|run| self.book.run(run).is_none());
         let mut view = if complete || gone { View::default() } else { std::mem::take(&mut self.view) };
-        let runs = if complete || gone {
-            self.book.runs().map(|(run, _)| run.clone()).collect()
-        } else {
-            touched
-        };
+        let runs =
+            if complete || gone { self.book.runs().map(|(run, _)| run.clone()).collect() } else { touched };
         for run in runs {
             if let Some(entry) = entry(&self.lookup(&run)?) {
                 view.insert(run.namespace, run.name, entry);
@@ -158,7 +167,9 @@ impl LedgerBranch {
     pub(super) fn lookup(&self, run: &RunName) -> Result<Lookup, Error> {
         let Some((file, kept)) = self.book.run(run).and_then(|files| files.speaker()) else {
             let summary = self.book.run(run).and_then(|files| files.summary.as_ref());
-            return Ok(summary.map_or(Lookup::Absent, |kept| doubt(run, File::Summary, kept, "it has no result")));
+            return Ok(
+                summary.map_or(Lookup::Absent, |kept| doubt(run, File::Summary, kept, "it has no result"))
+            );
         };
         if !kept.is_trusted() {
             return Ok(doubt(run, file, kept, "it was removed"));
@@ -219,7 +230,9 @@ impl LedgerBranch {
     /// The text of an index file; empty when there is none.
     pub(super) fn index(&self, path: &str) -> Result<String, Error> {
         let Some(tip) = self.tip else { return Ok(String::new()) };
-        let Some(file) = self.repository().file(tip, path, &Limits::default())? else { return Ok(String::new()) };
+        let Some(file) = self.repository().file(tip, path, &Limits::default())? else {
+            return Ok(String::new());
+        };
         let text = self.repository().blob(file.blob, MAX_INDEX)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
@@ -309,8 +322,11 @@ pub(super) fn read_commit(
     };
     let touched: Vec<Touch> = changes.into_iter().flat_map(touches).collect();
     // Most foreign commits touch nothing of ours: their signature is nobody's business.
-    let doubt =
-        if touched.is_empty() { None } else { doubt_of(&sign::verify_commit(&repository.commit_bytes(id)?, signers)) };
+    let doubt = if touched.is_empty() {
+        None
+    } else {
+        doubt_of(&sign::verify_commit(&repository.commit_bytes(id)?, signers))
+    };
     Ok(Commit { id: id.to_string(), doubt, touched })
 }
 

@@ -42,7 +42,11 @@ pub(super) fn commit(
         return Ok(None);
     }
     let (name, uid) = (run.to_string(), delivery.report.run.uid.to_string());
-    let labels = [(trailers::RUN, name.as_str()), (trailers::RUN_UID, &uid), (trailers::DIGEST, &delivery.report.digest)];
+    let labels = [
+        (trailers::RUN, name.as_str()),
+        (trailers::RUN_UID, &uid),
+        (trailers::DIGEST, &delivery.report.digest),
+    ];
     let draft = Draft {
         parent: None,
         changes,

@@ -11,8 +11,7 @@ use crate::{
         push::{self, Outcome, Push, Rejection, Update},
     },
     kinds::{
-        HarnessRun, Reason, Session,
-        harness_run,
+        HarnessRun, Reason, Session, harness_run,
         shared::{CodeRepository, NameRef},
     },
     ledger::entry,
@@ -119,10 +118,17 @@ pub(super) fn push(
             old == wanted.base || accepted.as_ref().is_some_and(|bundle| bundle.commits.contains(&old))
         };
         if let Some(old) = old.filter(|old| !leads(*old)) {
-            return withheld(Reason::BranchDiverged, format!("the branch is at {old}, which the agent's work is not built on"));
+            return withheld(
+                Reason::BranchDiverged,
+                format!("the branch is at {old}, which the agent's work is not built on"),
+            );
         }
         let update = Update::new(&reference, old, wanted.head)?;
-        let report = match Push::new(vec![update])?.known([wanted.base]).send(mirror.repository(), remote, interrupt) {
+        let report = match Push::new(vec![update])?.known([wanted.base]).send(
+            mirror.repository(),
+            remote,
+            interrupt,
+        ) {
             Ok(report) => report,
             // Fetching again shows whether it took effect.
             Err(push::Error::Unknown(_)) => continue,
@@ -137,7 +143,9 @@ pub(super) fn push(
             Some(Outcome::Rejected(rejection @ Rejection::NotFastForward)) => {
                 return withheld(Reason::BranchDiverged, rejection.to_string());
             }
-            Some(Outcome::Rejected(rejection)) => return withheld(Reason::PushRefused, rejection.to_string()),
+            Some(Outcome::Rejected(rejection)) => {
+                return withheld(Reason::PushRefused, rejection.to_string());
+            }
         }
     }
     Err(Error::Contended(ATTEMPTS))
@@ -165,9 +173,16 @@ fn fetch(
     if !mirror.repository().has_commit(wanted.base) {
         let by_name = mirror.fetch(remote, &branch.clone().commit(wanted.base), &limits, interrupt);
         match by_name {
-            Err(git::Error::NotFound { .. } | git::Error::Refused { .. } | git::Error::Unsupported { .. }) => {
+            Err(
+                git::Error::NotFound { .. } | git::Error::Refused { .. } | git::Error::Unsupported { .. },
+            ) => {
                 // The server gives no commits by name: the base is somewhere in the branches.
-                mirror.fetch(remote, &FetchRequest::new().below("refs/heads")?.depth(None), &limits, interrupt)?;
+                mirror.fetch(
+                    remote,
+                    &FetchRequest::new().below("refs/heads")?.depth(None),
+                    &limits,
+                    interrupt,
+                )?;
             }
             other => {
                 other?;
@@ -203,7 +218,8 @@ fn take_in(
         return Ok(Ok(accepted));
     }
     let shown = touched.iter().take(8).copied().collect::<Vec<_>>().join(", ");
-    let message = format!("{} protected paths are touched ({shown}); the bundle is kept in the record", touched.len());
+    let message =
+        format!("{} protected paths are touched ({shown}); the bundle is kept in the record", touched.len());
     Ok(Err((Reason::ProtectedPath, message)))
 }
 

@@ -74,7 +74,10 @@ impl Subject {
             ended_at: report.ended_at,
             recorded_at: now,
             exit_code: report.end.code(),
-            agents_word: AgentsWord { usage: report.record.usage.clone(), session: report.record.session.clone() },
+            agents_word: AgentsWord {
+                usage: report.record.usage.clone(),
+                session: report.record.session.clone(),
+            },
             egress: report.egress.clone(),
             egress_proof: report.egress_proof.clone(),
             limits_not_enforced: report.limits_not_enforced.clone(),

@@ -73,17 +73,14 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Settings { .. } | Self::Credential { .. } | Self::Entry(_) | Self::Refused(_) | Self::Rewritten(_) => {
-                Class::Invalid
-            }
+            Self::Settings { .. }
+            | Self::Credential { .. }
+            | Self::Entry(_)
+            | Self::Refused(_)
+            | Self::Rewritten(_) => Class::Invalid,
             Self::Secrets(error) => error.class(),
             Self::Store(error) => error.class(),
-            Self::Git(error) => match error.class() {
-                git::Class::Invalid => Class::Invalid,
-                git::Class::Transient => Class::Transient,
-                git::Class::Conflict => Class::Conflict,
-                git::Class::Bug => Class::Bug,
-            },
+            Self::Git(error) => error.class(),
             Self::Commit(_) | Self::Key(_) | Self::Task(_) | Self::Bundle(_) => Class::Bug,
             Self::Push(_) | Self::Io { .. } => Class::Transient,
             Self::Contended(_) => Class::Conflict,

@@ -32,7 +32,10 @@ pub(super) struct Outgoing {
 }
 
 /// Reads the run as it is now; `Err` holds the answer when there is nothing to record.
-pub(super) async fn current(context: &Context, delivery: &Delivery) -> Result<Result<HarnessRun, Receipt>, Error> {
+pub(super) async fn current(
+    context: &Context,
+    delivery: &Delivery,
+) -> Result<Result<HarnessRun, Receipt>, Error> {
     let key = &delivery.report.run;
     let run = objects::get::<HarnessRun>(context.store.as_ref(), &key.namespace, &key.name).await?;
     let Some(run) = run.filter(|run| run.uid().as_deref() == Some(key.uid.as_str())) else {
@@ -69,7 +72,12 @@ pub(super) async fn prepare(
     if push.branch.is_some() {
         let decision = if push.pushed { Decision::Allowed } else { Decision::Denied };
         let branch = push.branch.as_deref().unwrap_or_default();
-        context.audit(Verb::Push, &format!("branch {branch}"), decision, &format!("{}: {}", push.reason, push.message));
+        context.audit(
+            Verb::Push,
+            &format!("branch {branch}"),
+            decision,
+            &format!("{}: {}", push.reason, push.message),
+        );
     }
     Prepared::Ready(Box::new(Outgoing { run, delivery, push }))
 }
@@ -82,7 +90,8 @@ async fn push(
     interrupt: Arc<AtomicBool>,
 ) -> Result<entry::Push, Error> {
     let namespace = run.namespace().unwrap_or_default().parse();
-    let namespace = namespace.map_err(|_| Error::Settings { field: "metadata.namespace", why: "no name".to_owned() })?;
+    let namespace =
+        namespace.map_err(|_| Error::Settings { field: "metadata.namespace", why: "no name".to_owned() })?;
     let secret: Option<ObjectName> = wanted.secret.as_ref().and_then(|reference| reference.name.parse().ok());
     let refused = |why: String| Ok(entry::Push::withheld(Reason::PushRefused, None, why));
     let location = match wanted.repository.url.parse() {
@@ -90,10 +99,13 @@ async fn push(
         Err(error) => return refused(format!("spec.repository.url: {error}")),
     };
     let timeout = std::time::Duration::from_mins(2);
-    let remote = remote::open(context.secrets.as_ref(), &namespace, location, secret.as_ref(), None, timeout).await;
+    let remote =
+        remote::open(context.secrets.as_ref(), &namespace, location, secret.as_ref(), None, timeout).await;
     let remote = match remote {
         Ok(remote) => remote,
-        Err(error) if error.class() == crate::class::Class::Invalid => return refused(Chain(&error).to_string()),
+        Err(error) if error.class() == crate::class::Class::Invalid => {
+            return refused(Chain(&error).to_string());
+        }
         Err(error) => return Err(error),
     };
     let folder = context.folder.join("code");

@@ -82,9 +82,18 @@ mod tests {
             (json!({"phase": "Lost", "completionTime": "2026-11-21T08:00:00Z"}), Need::GiveUp),
             (json!({"phase": "Lost", "conditions": said("Abandoned")}), Need::Nothing),
             (json!({"phase": "Failed", "conditions": said("NoRepository")}), Need::Nothing),
-            (json!({"phase": "Failed", "result": {"outcome": "Failed", "reason": "NameUsed"}}), Need::Nothing),
-            (json!({"phase": "Lost", "result": {"outcome": "Lost", "reason": "ClaimedElsewhere"}}), Need::Follow),
-            (json!({"phase": "Failed", "result": {"outcome": "Failed", "reason": "NonZeroExit", "commit": "c"}}), Need::Nothing),
+            (
+                json!({"phase": "Failed", "result": {"outcome": "Failed", "reason": "NameUsed"}}),
+                Need::Nothing,
+            ),
+            (
+                json!({"phase": "Lost", "result": {"outcome": "Lost", "reason": "ClaimedElsewhere"}}),
+                Need::Follow,
+            ),
+            (
+                json!({"phase": "Failed", "result": {"outcome": "Failed", "reason": "NonZeroExit", "commit": "c"}}),
+                Need::Nothing,
+            ),
         ];
         for (status, expected) in cases {
             assert_eq!(needs(&status), expected, "{status}");

@@ -35,7 +35,8 @@ pub(super) async fn open(
     if let (Some(name), Some(_)) = (proxy, &host) {
         let data = secrets.resolve(namespace, name, SecretUse::Git, None).await?;
         let address = text(&data, "address", name)?;
-        let address = address.ok_or_else(|| Error::Credential { secret: name.clone(), what: "has no key address" })?;
+        let address =
+            address.ok_or_else(|| Error::Credential { secret: name.clone(), what: "has no key address" })?;
         builder = builder.proxy(address.expose_secret())?;
     }
     Ok(builder.build()?)
@@ -57,6 +58,7 @@ fn credential(data: &SecretData, name: &ObjectName) -> Result<Credential, Error>
 fn text(data: &SecretData, key: &str, name: &ObjectName) -> Result<Option<SecretString>, Error> {
     let Some(value) = data.get(key) else { return Ok(None) };
     let text = std::str::from_utf8(value.expose_secret());
-    let text = text.map_err(|_| Error::Credential { secret: name.clone(), what: "holds a value that is not UTF-8" })?;
+    let text = text
+        .map_err(|_| Error::Credential { secret: name.clone(), what: "holds a value that is not UTF-8" })?;
     Ok(Some(SecretString::from(text.trim_end_matches(['\r', '\n']))))
 }

@@ -59,16 +59,18 @@ impl Settings {
         let spec = &repository.spec;
         let back = spec.write_back.clone().unwrap_or_default();
         let url = back.url.as_ref().unwrap_or(&spec.url);
-        let branch: BranchName =
-            parse("spec.writeBack.branch", back.branch.as_deref().unwrap_or(BRANCH))?;
+        let branch: BranchName = parse("spec.writeBack.branch", back.branch.as_deref().unwrap_or(BRANCH))?;
         let followed = spec.reference.as_ref().and_then(|reference| reference.branch.as_deref());
         if *url == spec.url && followed == Some(branch.as_str()) {
             return Err(invalid("spec.writeBack.branch", "it is the branch that is followed; name another"));
         }
         let secret = back.secret_ref.as_ref().or(spec.secret_ref.as_ref().filter(|_| *url == spec.url));
-        let secret = secret.map(|reference| parse("spec.writeBack.secretRef", &reference.name)).transpose()?;
-        let proxy = spec.proxy_secret_ref.as_ref().map(|r| parse("spec.proxySecretRef", &r.name)).transpose()?;
-        let (name, email) = back.author.as_ref().map_or(("ostler", "ostler@localhost"), |a| (&a.name, &a.email));
+        let secret =
+            secret.map(|reference| parse("spec.writeBack.secretRef", &reference.name)).transpose()?;
+        let proxy =
+            spec.proxy_secret_ref.as_ref().map(|r| parse("spec.proxySecretRef", &r.name)).transpose()?;
+        let (name, email) =
+            back.author.as_ref().map_or(("ostler", "ostler@localhost"), |a| (&a.name, &a.email));
         Ok(Self {
             namespace: parse("metadata.namespace", &repository.namespace().unwrap_or_default())?,
             location: parse("spec.writeBack.url", url)?,
@@ -83,7 +85,8 @@ impl Settings {
             interval: duration(spec.interval, Duration::from_mins(1)).max(Duration::from_secs(1)),
             timeout: duration(spec.timeout, Duration::from_mins(1)),
             bulk: back.bulk.unwrap_or(Bulk::Refs),
-            author: Identity::new(name, email).map_err(|e| invalid("spec.writeBack.author", &e.to_string()))?,
+            author: Identity::new(name, email)
+                .map_err(|e| invalid("spec.writeBack.author", &e.to_string()))?,
         })
     }
 
@@ -103,7 +106,11 @@ impl Settings {
         };
         let signers = read(&text)?;
         let listed = read(&own)?.signers().iter().all(|own| signers.lists(own.key().key_data()));
-        if listed { Ok(signers) } else { Err(invalid(FIELD, &format!("our own key {} is not among them", key.fingerprint()))) }
+        if listed {
+            Ok(signers)
+        } else {
+            Err(invalid(FIELD, &format!("our own key {} is not among them", key.fingerprint())))
+        }
     }
 }
 
@@ -151,7 +158,8 @@ mod tests {
 
     #[test]
     fn the_pull_credential_stays_with_its_repository() {
-        let back = WriteBack { url: Some("https://elsewhere.example.com/l.git".into()), ..WriteBack::default() };
+        let back =
+            WriteBack { url: Some("https://elsewhere.example.com/l.git".into()), ..WriteBack::default() };
         assert!(Settings::of(&repository(back)).unwrap().secret.is_none());
     }
 

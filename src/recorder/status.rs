@@ -34,7 +34,9 @@ where
 {
     let Some(id) = objects::id_of(K::KIND, object) else { return Ok(false) };
     for _ in 0..ATTEMPTS {
-        let Some(current) = objects::get::<K>(store, &id.namespace, &id.name).await? else { return Ok(false) };
+        let Some(current) = objects::get::<K>(store, &id.namespace, &id.name).await? else {
+            return Ok(false);
+        };
         if current.uid() != object.uid() {
             return Ok(false);
         }
@@ -105,7 +107,9 @@ impl News {
     /// What a verdict on a run's entry means for it.
     pub(super) fn of(verdict: Verdict, uid: &Uid, holder: &str, result: Option<Box<ResultEntry>>) -> Self {
         match (verdict, result) {
-            (Verdict::Stands { commit }, None) => Self::Claimed { holder: holder.to_owned(), commit: Some(commit) },
+            (Verdict::Stands { commit }, None) => {
+                Self::Claimed { holder: holder.to_owned(), commit: Some(commit) }
+            }
             (Verdict::Stands { commit }, Some(entry)) => Self::Ended { entry, commit: Ok(commit) },
             (Verdict::Recorded { entry, commit }, _) if entry.uid == *uid && entry.holder == holder => {
                 Self::Ended { entry, commit: Ok(commit) }
@@ -114,7 +118,10 @@ impl News {
             (Verdict::NameUsed(claim), _) => Self::Refused {
                 outcome: Phase::Failed,
                 reason: Reason::NameUsed,
-                message: format!("the name was used by run {} on {}; use a new name", claim.uid, claim.claimed_at),
+                message: format!(
+                    "the name was used by run {} on {}; use a new name",
+                    claim.uid, claim.claimed_at
+                ),
             },
             (Verdict::Elsewhere(claim), _) => Self::Refused {
                 outcome: Phase::Lost,
@@ -125,7 +132,8 @@ impl News {
                 ),
             },
             (Verdict::Doubt { path, why }, result) => {
-                let message = format!("{path} proves nothing: {why}; have it removed or signed by a ledger signer");
+                let message =
+                    format!("{path} proves nothing: {why}; have it removed or signed by a ledger signer");
                 match result {
                     None => Self::ClaimWaits { reason: Reason::LedgerUntrusted, message },
                     Some(_) => Self::RecordWaits { reason: Reason::LedgerUntrusted, message },
@@ -151,8 +159,12 @@ impl News {
                 claim.commit.clone_from(commit);
             }
             Self::ClaimWaits { reason, message } => set(types::CLAIMED, State::False, *reason, message),
-            Self::RecordWaits { reason, message } => set(types::RESULT_RECORDED, State::False, *reason, message),
-            Self::Unrecorded { reason, message } => set(types::RESULT_RECORDED, State::False, *reason, message),
+            Self::RecordWaits { reason, message } => {
+                set(types::RESULT_RECORDED, State::False, *reason, message)
+            }
+            Self::Unrecorded { reason, message } => {
+                set(types::RESULT_RECORDED, State::False, *reason, message)
+            }
             Self::Refused { outcome, reason, message } => {
                 set(types::CLAIMED, State::False, *reason, message);
                 set(types::RESULT_RECORDED, State::False, *reason, message);
@@ -192,26 +204,37 @@ impl News {
 impl std::fmt::Display for News {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Claimed { commit, .. } => write!(f, "claimed in {}", commit.as_deref().unwrap_or("the store alone")),
+            Self::Claimed { commit, .. } => {
+                write!(f, "claimed in {}", commit.as_deref().unwrap_or("the store alone"))
+            }
             Self::ClaimWaits { reason, message }
             | Self::RecordWaits { reason, message }
             | Self::Unrecorded { reason, message }
             | Self::Refused { reason, message, .. } => write!(f, "{reason}: {message}"),
-            Self::Ended { entry, commit: Ok(commit) } => write!(f, "{} ({}) in {commit}", entry.outcome, entry.reason),
+            Self::Ended { entry, commit: Ok(commit) } => {
+                write!(f, "{} ({}) in {commit}", entry.outcome, entry.reason)
+            }
             Self::Ended { commit: Err((reason, message)), .. } => write!(f, "{reason}: {message}"),
             Self::RanBefore { commit, .. } => write!(f, "this name has run before: {commit}"),
         }
     }
 }
 
-fn ended(status: &mut HarnessRunStatus, entry: &ResultEntry, commit: Option<&String>, reason: Reason, message: &str) {
+fn ended(
+    status: &mut HarnessRunStatus,
+    entry: &ResultEntry,
+    commit: Option<&String>,
+    reason: Reason,
+    message: &str,
+) {
     let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     status.result = Some(ResultRef {
         commit: commit.cloned(),
         path: commit.map(|_| entry.run.path(File::Result)),
         outcome: entry.outcome,
         reason,
-        message: Some(crate::ledger::entry::cut(message, 1024).to_owned()).filter(|message| !message.is_empty()),
+        message: Some(crate::ledger::entry::cut(message, 1024).to_owned())
+            .filter(|message| !message.is_empty()),
     });
     status.exit_code = entry.exit_code.map(i64::from).or(status.exit_code);
     status.usage = entry.agents_word.usage.clone().or(status.usage.take());

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Context, Error, LedgerState,
+    Context, Error,
     branch::LedgerBranch,
     bulk,
     entries::Subject,
@@ -34,7 +34,7 @@ use crate::{
         condition::State,
         config_repository::{Bulk, ClaimMode, ConfigRepositorySpec},
     },
-    ledger::{Record, ResultEntry},
+    ledger::{self, Record, ResultEntry},
     names::{Namespace, ObjectName, Uid},
     ports::{
         objects::{Happening, Severity, id_of},
@@ -55,7 +55,7 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Desk {
     context: Arc<Context>,
     own: (Namespace, ObjectName),
-    ledger: watch::Sender<Arc<LedgerState>>,
+    ledger: watch::Sender<Arc<ledger::State>>,
     interrupt: Arc<AtomicBool>,
     /// Deliveries that nobody has looked at.
     new: Vec<Delivery>,
@@ -95,7 +95,7 @@ impl Desk {
     pub(super) fn new(
         context: Arc<Context>,
         own: (Namespace, ObjectName),
-        ledger: watch::Sender<Arc<LedgerState>>,
+        ledger: watch::Sender<Arc<ledger::State>>,
         interrupt: Arc<AtomicBool>,
     ) -> Self {
         Self {
@@ -177,7 +177,7 @@ impl Desk {
             self.look(repository).await;
         } else {
             self.book = None;
-            self.publish(LedgerState::None);
+            self.publish(ledger::State::None);
         }
         let jobs = self.jobs(world, repository.is_some()).await;
         if jobs.is_empty() {
@@ -235,7 +235,9 @@ impl Desk {
                     let news = News::Claimed { holder: self.context.holder.clone(), commit: None };
                     self.tell(run, &news).await;
                 }
-                (Side::Ours, Need::Claim) => jobs.push(Job { run: run.clone(), subject, result: None, delivery: None }),
+                (Side::Ours, Need::Claim) => {
+                    jobs.push(Job { run: run.clone(), subject, result: None, delivery: None })
+                }
                 (Side::Ours, Need::Record) => {
                     let entry = subject.clone().without_report(run, &self.context.holder, now);
                     let result = Some((Box::new(entry), String::new()));
@@ -244,7 +246,8 @@ impl Desk {
                 (Side::Ours, Need::Follow) => self.follow(run, &subject).await,
                 (Side::Ours, Need::GiveUp) => self.abandon(run, "it could not be recorded in time").await,
                 (Side::Gone(name), Need::Record | Need::GiveUp) => {
-                    self.abandon(run, &format!("ConfigRepository {name}, which was to record it, is gone")).await;
+                    self.abandon(run, &format!("ConfigRepository {name}, which was to record it, is gone"))
+                        .await;
                 }
                 (Side::Nowhere, Need::Record | Need::GiveUp) => {
                     let message = "no repository records this run".to_owned();
@@ -309,7 +312,9 @@ impl Desk {
             Some(Ok(Some((entry, commit)))) => {
                 self.tell(run, &News::RanBefore { entry, commit }).await;
             }
-            Some(Err(error)) => tracing::warn!(error = %Chain(&error), run = %subject.run, "cannot follow a run"),
+            Some(Err(error)) => {
+                tracing::warn!(error = %Chain(&error), run = %subject.run, "cannot follow a run")
+            }
             Some(Ok(None)) | None => {}
         }
     }
@@ -350,7 +355,8 @@ impl Desk {
 
     /// Opens the ledger when that is due, and brings what others pushed.
     async fn look(&mut self, repository: &ConfigRepository) {
-        let fresh = self.book.as_ref().is_some_and(|book| book.spec == repository.spec && book.branch.is_some());
+        let fresh =
+            self.book.as_ref().is_some_and(|book| book.spec == repository.spec && book.branch.is_some());
         let changed = self.book.as_ref().is_some_and(|book| book.spec != repository.spec);
         if Instant::now() < self.next_look && (fresh || (self.failures > 0 && !changed)) {
             return;
@@ -390,10 +396,12 @@ impl Desk {
 
     async fn key(&self, settings: &Settings) -> Result<Arc<SigningKey>, Error> {
         let Some(reference) = &settings.signing_key else { return Ok(self.context.key.clone()) };
-        let invalid = |what| Error::Settings { field: "spec.writeBack.signingKeyRef", why: format!("{what}") };
+        let invalid =
+            |what| Error::Settings { field: "spec.writeBack.signingKeyRef", why: format!("{what}") };
         let name: ObjectName = reference.name.parse().map_err(|error| invalid(format!("{error}")))?;
         let data = self.context.secrets.resolve(&settings.namespace, &name, SecretUse::Sign, None).await?;
-        let Some(text) = data.get(&reference.key).and_then(|v| std::str::from_utf8(v.expose_secret()).ok()) else {
+        let Some(text) = data.get(&reference.key).and_then(|v| std::str::from_utf8(v.expose_secret()).ok())
+        else {
             return Err(Error::Credential { secret: name, what: "does not hold the signing key" });
         };
         let origin = format!("Secret {}/{name}", settings.namespace);
@@ -410,7 +418,8 @@ impl Desk {
         let (secret, proxy) = (settings.secret.as_ref(), settings.proxy.as_ref());
         let secrets = self.context.secrets.as_ref();
         let location = settings.location.clone();
-        let remote = remote::open(secrets, &settings.namespace, location, secret, proxy, settings.timeout).await?;
+        let remote =
+            remote::open(secrets, &settings.namespace, location, secret, proxy, settings.timeout).await?;
         let Some(mut branch) = book.branch.take() else {
             return Err(Error::Refused("the ledger is not open".to_owned()));
         };
@@ -479,7 +488,8 @@ impl Desk {
         self.context.metrics.recorded(entry, count);
         let decision = if written { Decision::Allowed } else { Decision::Denied };
         let delivered = job.delivery.is_some();
-        let news = News::of(verdict, &job.subject.uid, &self.context.holder, job.result.map(|(entry, _)| entry));
+        let news =
+            News::of(verdict, &job.subject.uid, &self.context.holder, job.result.map(|(entry, _)| entry));
         self.context.audit(verb, &name(&job.run), decision, &news.to_string());
         let told = self.tell(&job.run, &news).await;
         if delivered && doubt {
@@ -494,11 +504,11 @@ impl Desk {
         let tip = branch.tip().map(|tip| tip.to_string());
         if let Some(text) = self.refusal.clone() {
             // Reading works, writing does not: a claim that is asked for will find out whether that has changed.
-            self.publish(LedgerState::NotPushable(text));
+            self.publish(ledger::State::NotPushable(text));
             return;
         }
         let known = tip.as_deref().and_then(|tip| tip.parse().ok());
-        let state = LedgerState::Ready { view: branch.view().clone(), tip: known };
+        let state = ledger::State::Ready { view: branch.view().clone(), tip: known };
         // The tip is remembered first: whoever acts on the view can rely on it.
         self.say(repository, tip.as_deref(), (State::True, Reason::LedgerReady, "")).await;
         self.publish(state);
@@ -515,21 +525,23 @@ impl Desk {
         let (state, reason) = match error {
             Error::Rewritten(_) => {
                 let hint = "; if that is meant, clear status.ledgerTip of the ConfigRepository";
-                (LedgerState::Rewritten(format!("{text}{hint}")), Reason::LedgerRewritten)
+                (ledger::State::Rewritten(format!("{text}{hint}")), Reason::LedgerRewritten)
             }
             Error::Refused(_) => {
                 let text = not_pushable(&text);
                 self.refusal = Some(text.clone());
-                (LedgerState::NotPushable(text), Reason::LedgerUnavailable)
+                (ledger::State::NotPushable(text), Reason::LedgerUnavailable)
             }
             error if error.class() == Class::Invalid => {
-                (LedgerState::Unavailable(not_pushable(&text)), Reason::LedgerUnavailable)
+                (ledger::State::Unavailable(not_pushable(&text)), Reason::LedgerUnavailable)
             }
-            _ => (LedgerState::Unavailable(text), Reason::LedgerUnavailable),
+            _ => (ledger::State::Unavailable(text), Reason::LedgerUnavailable),
         };
         let message = match &state {
-            LedgerState::Rewritten(text) | LedgerState::NotPushable(text) | LedgerState::Unavailable(text) => text.clone(),
-            LedgerState::Ready { .. } | LedgerState::None => String::new(),
+            ledger::State::Rewritten(text)
+            | ledger::State::NotPushable(text)
+            | ledger::State::Unavailable(text) => text.clone(),
+            ledger::State::Ready { .. } | ledger::State::None | ledger::State::Unread => String::new(),
         };
         self.publish(state);
         self.say(repository, None, (State::False, reason, &message)).await;
@@ -544,7 +556,7 @@ impl Desk {
         }
     }
 
-    fn publish(&self, state: LedgerState) {
+    fn publish(&self, state: ledger::State) {
         self.ledger.send_if_modified(|current| {
             let changed = **current != state;
             if changed {
@@ -588,7 +600,9 @@ fn write_jobs(
                 let made = bulk::commit(branch.repository(), delivery, skip, author, &work.key, now())?;
                 (bulk, entry.bulk) = made.unzip();
             } else if !delivery.files.is_empty() {
-                entry.notes.push("output, recording and patch were not kept (spec.writeBack.bulk: None)".to_owned());
+                entry
+                    .notes
+                    .push("output, recording and patch were not kept (spec.writeBack.bulk: None)".to_owned());
             }
         }
         let record = match &job.result {
@@ -598,7 +612,13 @@ fn write_jobs(
         proposals.push(Proposal { record, bulk });
     }
     let reference = work.settings.branch.to_ref();
-    let pen = Pen { remote: &work.remote, author, key: &work.key, reference: &reference, interrupt: &work.interrupt };
+    let pen = Pen {
+        remote: &work.remote,
+        author,
+        key: &work.key,
+        reference: &reference,
+        interrupt: &work.interrupt,
+    };
     let verdicts = write::write(branch, &pen, &proposals, &now)?;
     Ok(jobs.into_iter().zip(verdicts).collect())
 }

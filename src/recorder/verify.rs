@@ -10,7 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Error, branch::read_commit};
 use crate::{
-    git::{CommitId, EntryKind, FetchRequest, Limits, Location, Mirror, Remote, Repository, Selection, signers::AllowedSigners},
+    git::{
+        CommitId, EntryKind, FetchRequest, Limits, Location, Mirror, Remote, Repository, Selection,
+        signers::AllowedSigners,
+    },
     ledger::{
         Book, ClaimEntry, Commit, File, Kept, Place, ResultEntry, RunName,
         compose::indexed,
@@ -63,7 +66,11 @@ pub fn verify(
     let reference = branch.to_ref();
     let request = FetchRequest::new().reference(&reference, false)?.below("refs/ostler/runs")?.depth(None);
     let fetched = mirror.fetch(&remote, &request, &Limits::default(), &interrupt)?;
-    let tip = fetched.tips.get(&reference).ok_or_else(|| Error::Refused(format!("{reference} does not exist")))?.commit;
+    let tip = fetched
+        .tips
+        .get(&reference)
+        .ok_or_else(|| Error::Refused(format!("{reference} does not exist")))?
+        .commit;
     let bulk = fetched.tips.iter().map(|(name, tip)| (name.clone(), tip.commit)).collect();
     let mut check = Check { repository: mirror.repository(), bulk, findings: BTreeSet::new() };
     let (book, commits) = check.history(tip, signers)?;
@@ -118,8 +125,10 @@ impl Check<'_> {
         if commit.touched.is_empty() {
             return Ok(());
         }
-        let said: BTreeMap<RunName, Group> =
-            trailers::parse(&self.repository.commit(id)?.message).into_iter().map(|g| (g.run.clone(), g)).collect();
+        let said: BTreeMap<RunName, Group> = trailers::parse(&self.repository.commit(id)?.message)
+            .into_iter()
+            .map(|g| (g.run.clone(), g))
+            .collect();
         let mut touched = BTreeSet::new();
         for touch in &commit.touched {
             let Place::Run(run, file) = Place::of(&touch.path) else { continue };
@@ -132,8 +141,13 @@ impl Check<'_> {
                 (Some(blob), File::Claim | File::Result) => self.read(blob, file)?,
                 _ => continue,
             };
-            if let Some((_, uid, digest)) = entry.ok().filter(|(_, uid, digest)| *uid != group.uid || *digest != group.digest) {
-                let why = format!("commit {id} says UID {} and digest {}, the entry {uid} and {digest}", group.uid, group.digest);
+            if let Some((_, uid, digest)) =
+                entry.ok().filter(|(_, uid, digest)| *uid != group.uid || *digest != group.digest)
+            {
+                let why = format!(
+                    "commit {id} says UID {} and digest {}, the entry {uid} and {digest}",
+                    group.uid, group.digest
+                );
                 self.find(&touch.path, why);
             }
         }
@@ -169,7 +183,10 @@ impl Check<'_> {
         if let [claim, result] = &said[..]
             && claim != result
         {
-            let why = format!("digest mismatch: claimed as {} {}, ended as {} {}", claim.0, claim.1, result.0, result.1);
+            let why = format!(
+                "digest mismatch: claimed as {} {}, ended as {} {}",
+                claim.0, claim.1, result.0, result.1
+            );
             self.find(&run.path(File::Result), why);
         }
         let Some(blob) = result.filter(|kept| kept.is_trusted()).and_then(|kept| kept.blob.as_ref()) else {
@@ -199,7 +216,9 @@ impl Check<'_> {
             };
             missing.remove(&file.path);
             let content = self.repository.blob(file.blob, MAX_BULK)?;
-            if digest::hex(&Sha256::digest(&content)) != expected.sha256 || content.len() as u64 != expected.bytes {
+            if digest::hex(&Sha256::digest(&content)) != expected.sha256
+                || content.len() as u64 != expected.bytes
+            {
                 self.find(&path, "bulk digest mismatch");
             }
         }

@@ -35,7 +35,8 @@ pub(super) fn watch(store: &dyn Objects) -> BoxStream<'static, Seen> {
         events.boxed()
     }
     let runs = one::<HarnessRun>(store, Seen::Run);
-    select_all([runs, one::<Session>(store, Seen::Session), one::<ConfigRepository>(store, Seen::Repository)]).boxed()
+    select_all([runs, one::<Session>(store, Seen::Session), one::<ConfigRepository>(store, Seen::Repository)])
+        .boxed()
 }
 
 /// The objects of one kind, by namespace and name.

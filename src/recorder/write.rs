@@ -108,8 +108,12 @@ pub(super) fn write(
         for proposal in proposals {
             verdicts.push(judge(&proposal.record, branch.lookup(proposal.record.run())?));
         }
-        let open: Vec<&Proposal> =
-            proposals.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(p, _)| p).collect();
+        let open: Vec<&Proposal> = proposals
+            .iter()
+            .zip(&verdicts)
+            .filter(|(_, verdict)| verdict.is_none())
+            .map(|(p, _)| p)
+            .collect();
         if open.is_empty() {
             return Ok(verdicts.into_iter().flatten().collect());
         }
@@ -214,12 +218,17 @@ fn settled(report: &push::Report) -> Result<bool, Error> {
 pub(super) fn refuses(error: &git::Error) -> bool {
     matches!(
         error,
-        git::Error::Unauthenticated { .. } | git::Error::Forbidden { .. } | git::Error::Refused { retry: false, .. }
+        git::Error::Unauthenticated { .. }
+            | git::Error::Forbidden { .. }
+            | git::Error::Refused { retry: false, .. }
     )
 }
 
 /// What the ledger says of a name that is not ours to write.
-pub(super) fn follow(branch: &LedgerBranch, run: &RunName) -> Result<Option<(Box<ResultEntry>, String)>, Error> {
+pub(super) fn follow(
+    branch: &LedgerBranch,
+    run: &RunName,
+) -> Result<Option<(Box<ResultEntry>, String)>, Error> {
     match branch.lookup(run)? {
         Lookup::Ended { entry, commit } => Ok(Some((entry, commit))),
         _ => Ok(None),

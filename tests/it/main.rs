@@ -1,7 +1,14 @@
 //! All integration tests, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy allows them in test functions only, not in their fixtures"
+)]
 
+mod architecture;
 mod contract;
 mod egress;
+mod examples;
 mod git_source;
 mod git_write;
 mod objects;

@@ -1,10 +1,13 @@
-//! What the rest of ostler gets to know of a ledger.
+//! What is known of a ledger as a whole.
 
-use crate::{ledger::View, names::CommitId};
+use super::View;
+use crate::names::CommitId;
 
 /// The ledger, as far as anybody can say. Only `Ready` proves anything, also that a name is unused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LedgerState {
+pub enum State {
+    /// It was not read yet.
+    Unread,
     /// Read and verified up to `tip`.
     Ready {
         /// Its entries.
@@ -22,7 +25,7 @@ pub enum LedgerState {
     None,
 }
 
-impl LedgerState {
+impl State {
     /// The entries, when they count.
     #[must_use]
     pub fn view(&self) -> Option<&View> {
