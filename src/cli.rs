@@ -2,3 +2,4 @@
 
 mod columns;
 pub mod up;
+pub mod verify;
