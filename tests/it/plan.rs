@@ -1,0 +1,1 @@
+//! The planner's rules, one case a file.
