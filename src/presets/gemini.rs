@@ -94,7 +94,7 @@ impl Stream {
     pub(super) fn finish(self, exit_code: i32) -> FinalRecord {
         let (verdict, usage) = self.result.unzip();
         let status = (400..=599u64).find(|status| i32::try_from(status % 256) == Ok(exit_code));
-        // 128 + n for a signal n looks like 384 + n, so only codes of statuses that occur are read.
+        // Only statuses that model APIs give; the rest would be guesses.
         let by_code =
             status.filter(|s| matches!(s, 400 | 401 | 403 | 404 | 429 | 500 | 502 | 503)).map(|status| {
                 failed(

@@ -1,4 +1,15 @@
 //! All integration tests, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy allows them in test functions only, not in their fixtures"
+)]
+
+mod egress;
+mod git_source;
+mod git_write;
 mod golden;
 mod manifest;
+mod offline;
 mod plan;
+mod servers;
