@@ -4,19 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::location::{Location, LocationError};
-
-/// What a caller should do about an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// The request or the repository is wrong: retrying the same changes nothing.
-    Invalid,
-    /// The network, the server or this machine: retry with backoff.
-    Transient,
-    /// Somebody else holds or changed the thing: read again, then decide.
-    Conflict,
-    /// Our own fault or a broken store.
-    Bug,
-}
+use crate::class::Class;
 
 /// The thing that was limited. See [`super::Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,9 +231,8 @@ impl Error {
             | Self::Unwatchable { .. }
             | Self::Io { .. } => Class::Transient,
             Self::Busy { .. } => Class::Conflict,
-            Self::Corrupt { .. } => Class::Bug,
             Self::Gix { source, .. } if source.can_retry_lenient() => Class::Transient,
-            Self::Gix { .. } => Class::Bug,
+            Self::Gix { .. } | Self::Corrupt { .. } => Class::Bug,
         }
     }
 

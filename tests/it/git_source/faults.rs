@@ -21,14 +21,12 @@ fn a_process_killed_in_the_middle_of_a_fetch_leaves_a_mirror_that_goes_on() {
     if let Ok(arguments) = std::env::var(CHILD) {
         let (url, path) = arguments.split_once(' ').unwrap();
         let mirror = Mirror::open_or_init(Path::new(path)).unwrap();
-        let remote =
-            Remote::builder(url.parse().unwrap()).timeout(Duration::from_secs(3600)).build().unwrap();
+        let remote = Remote::builder(url.parse().unwrap()).timeout(Duration::from_hours(1)).build().unwrap();
         fetch(&mirror, &remote).unwrap();
         return;
     }
     let repo = Repo::with_readme();
-    let noise: String =
-        (0u64..20_000).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let noise = super::noise(20_000);
     let tip = repo.push(&[("noise", &noise)], "noise");
     let server = GitHttp::start(repo.root(), Options::default());
     server.fault(Fault::StallAfter(50_000));

@@ -199,8 +199,7 @@ fn a_place_without_a_repository_is_not_found() {
 #[test]
 fn limits_end_a_fetch_and_leave_the_mirror_as_it_was() {
     let repo = Repo::with_readme();
-    let noise: String =
-        (0u64..200_000).map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let noise = super::noise(200_000);
     repo.push(&[("noise", &noise)], "two megabytes");
     let mirror = mirror(&repo);
     let remote = local(&repo.bare());
@@ -231,6 +230,7 @@ fn eighty_fetches_through_one_handle() {
     let packs = std::fs::read_dir(mirror.path().join("objects/pack")).unwrap();
     let packs = packs.filter(|p| p.as_ref().unwrap().path().extension().is_some_and(|e| e == "pack")).count();
     assert!(packs <= 50, "packs are put together: {packs}");
+    crate::servers::repo::git(mirror.path(), &["fsck", "--strict", "--no-dangling"]);
     let tip = mirror.tip(MAIN).unwrap().unwrap();
     assert!(mirror.repository().commit(tip).unwrap().message.starts_with("count"));
 }

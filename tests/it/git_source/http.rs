@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use ostler::git::{Class, Credential, Error, Location, Remote};
+use ostler::class::Class;
+use ostler::git::{Credential, Error, Limits, Location, Remote};
 
-use super::{contains, contents, fetch, id, main_branch, mirror};
+use super::{NEVER, contains, contents, fetch, id, main_branch, mirror};
 use crate::servers::git_http::{Auth, Fault, GitHttp, Options};
 use crate::servers::repo::Repo;
 
@@ -19,7 +20,8 @@ fn location(server: &GitHttp) -> Location {
 #[test]
 fn https_with_a_private_authority_and_a_password() {
     let repo = Repo::with_readme();
-    let options = Options { tls: true, auth: Some(Auth::Basic("ada", "hunter2-canary")), push: false };
+    let options =
+        Options { tls: true, auth: Some(Auth::Basic("ada", "hunter2-canary")), ..Options::default() };
     let server = GitHttp::start(repo.root(), options);
     let with =
         |password| Remote::builder(location(&server)).credential(basic(password)).ca(server.ca()).build();
@@ -146,7 +148,7 @@ fn answers_of_a_server_have_their_class() {
 fn a_server_that_does_not_answer_costs_the_timeout_of_the_whole_operation() {
     let repo = Repo::with_readme();
     let server = GitHttp::start(repo.root(), Options::default());
-    server.fault(Fault::Delay(Duration::from_secs(3600)));
+    server.fault(Fault::Delay(Duration::from_hours(1)));
     let remote = Remote::builder(location(&server)).timeout(Duration::from_millis(300)).build().unwrap();
     let error = fetch(&mirror(&repo), &remote).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
@@ -159,12 +161,12 @@ fn an_interrupt_ends_a_fetch_that_waits() {
 
     let repo = Repo::with_readme();
     let server = GitHttp::start(repo.root(), Options::default());
-    server.fault(Fault::Delay(Duration::from_secs(3600)));
-    let remote = Remote::builder(location(&server)).timeout(Duration::from_secs(3600)).build().unwrap();
+    server.fault(Fault::Delay(Duration::from_hours(1)));
+    let remote = Remote::builder(location(&server)).timeout(Duration::from_hours(1)).build().unwrap();
     let interrupt = AtomicBool::new(false);
     let mirror = mirror(&repo);
     let error = std::thread::scope(|scope| {
-        let fetching = scope.spawn(|| mirror.fetch(&remote, &main_branch(), &Default::default(), &interrupt));
+        let fetching = scope.spawn(|| mirror.fetch(&remote, &main_branch(), &Limits::default(), &interrupt));
         while server.seen().is_empty() {
             std::thread::yield_now();
         }
@@ -204,4 +206,36 @@ fn a_proxy_gets_what_does_not_go_to_loopback() {
     let direct = GitHttp::start(repo.root(), Options::default());
     fetch(&mirror(&repo), &build(&direct.url("origin.git"))).unwrap();
     assert!(proxy.seen().is_empty() && !direct.seen().is_empty());
+}
+
+#[test]
+fn new_and_moved_branches_come_together_also_from_old_servers() {
+    for old in [false, true] {
+        let repo = Repo::with_readme();
+        let server = GitHttp::start(repo.root(), Options { old, ..Options::default() });
+        let remote = Remote::builder(location(&server)).build().unwrap();
+        let mirror = mirror(&repo);
+        fetch(&mirror, &remote).unwrap();
+        let moved = repo.push(&[("a", "1")], "second");
+        repo.git(&["checkout", "--quiet", "-b", "feature"]);
+        repo.push(&[("b", "1")], "third");
+        let new = repo.push(&[("b", "2")], "fourth");
+        let both = main_branch().branch("feature").unwrap();
+        let fetched = mirror.fetch(&remote, &both, &Limits::default(), &NEVER).unwrap();
+        assert_eq!(fetched.tips["refs/heads/main"].commit, id(&moved), "old: {old}");
+        assert_eq!(fetched.tips["refs/heads/feature"].commit, id(&new), "old: {old}");
+        assert!(!mirror.fetch(&remote, &both, &Limits::default(), &NEVER).unwrap().changed);
+    }
+}
+
+#[test]
+fn a_push_by_git_over_http_arrives_with_the_next_fetch() {
+    let repo = Repo::with_readme();
+    let server = GitHttp::start(repo.root(), Options { push: true, ..Options::default() });
+    let remote = Remote::builder(location(&server)).build().unwrap();
+    let mirror = mirror(&repo);
+    fetch(&mirror, &remote).unwrap();
+    let commit = repo.commit(&[("a", "1")], "second");
+    repo.git(&["push", "--quiet", &server.url("origin.git"), "HEAD:main"]);
+    assert_eq!(fetch(&mirror, &remote).unwrap().tips["refs/heads/main"].commit, id(&commit));
 }

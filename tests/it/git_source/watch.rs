@@ -9,7 +9,7 @@ use crate::servers::repo::Repo;
 
 /// Long enough for any machine; a tick that never comes fails the test.
 async fn ticks(watch: &mut Watch) {
-    tokio::time::timeout(Duration::from_secs(60), watch.tick()).await.expect("a tick");
+    tokio::time::timeout(Duration::from_mins(1), watch.tick()).await.expect("a tick");
 }
 
 /// Waits until a watch has nothing left to tell, so that the next tick is of what comes next.

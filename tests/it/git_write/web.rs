@@ -33,7 +33,7 @@ fn send(from: &std::path::Path, to: &Remote, old: Option<CommitId>, new: CommitI
 }
 
 fn start(lab: &Lab, tls: bool, auth: Option<Auth>) -> GitHttp {
-    GitHttp::start(lab.root.path(), Options { tls, auth, push: true })
+    GitHttp::start(lab.root.path(), Options { tls, auth, push: true, ..Options::default() })
 }
 
 fn unauthenticated(error: &Error, with: bool) -> bool {
@@ -109,7 +109,7 @@ fn a_server_in_trouble_is_worth_another_try() {
     web.fault(Fault::Status(503));
     let next = commit(&ours, Some(base), &[("a", "2\n")], None);
     match send(&ours, &remote(&web, Credential::None, false), Some(base), next) {
-        Err(Error::Remote(error)) => assert_eq!(error.class(), ostler::git::Class::Transient),
+        Err(Error::Remote(error)) => assert_eq!(error.class(), ostler::class::Class::Transient),
         other => panic!("{other:?}"),
     }
 }

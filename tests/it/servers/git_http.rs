@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) auth: Option<Auth>,
     /// Whether pushes are accepted.
     pub(crate) push: bool,
+    /// Speaks protocol 0 only, as servers before 2018 did.
+    pub(crate) old: bool,
 }
 
 /// The one credential that is accepted.
@@ -297,7 +299,7 @@ async fn backend(
         .env("CONTENT_TYPE", header("content-type"))
         .env("CONTENT_LENGTH", body.len().to_string())
         .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
-        .env("GIT_PROTOCOL", header("git-protocol"))
+        .env("GIT_PROTOCOL", if shared.options.old { "" } else { header("git-protocol") })
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
