@@ -1,4 +1,5 @@
 //! The command line.
 
 mod columns;
+pub mod offline;
 pub mod up;
