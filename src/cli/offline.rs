@@ -25,7 +25,7 @@ pub enum Command {
     Diff(diff::Args),
     /// Print the JSON Schema of a kind, for editors.
     Schema(schema::Args),
-    /// Print the CustomResourceDefinitions, for `kubectl apply -f -`.
+    /// Print the CRDs, for `kubectl apply -f -`.
     Crds(crds::Args),
 }
 

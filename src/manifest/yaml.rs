@@ -45,12 +45,12 @@ pub(super) struct Spans {
 
 impl Spans {
     /// Where a value stands; for one that has no place of its own (an alias, a missing field) the next one above.
-    pub fn value(&self, pointer: &str) -> Position {
+    pub(super) fn value(&self, pointer: &str) -> Position {
         Self::nearest(&self.values, pointer)
     }
 
     /// Where the key of a field stands.
-    pub fn key(&self, pointer: &str) -> Position {
+    pub(super) fn key(&self, pointer: &str) -> Position {
         self.keys.get(pointer).copied().unwrap_or_else(|| self.value(pointer))
     }
 

@@ -75,7 +75,7 @@ fn what_is_too_large_is_refused() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..9 {
         let below = vec![format!("*a{}", level - 1); 9].join(", ");
-        bomb.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+        bomb = format!("{bomb}a{level}: &a{level} [{below}]\n");
     }
     let told = only_code(bomb.as_bytes());
     assert_eq!(told[0].0, Code::TooLarge, "{told:?}");

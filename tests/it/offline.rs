@@ -15,7 +15,7 @@ struct Typed {
 /// The exit code of a command line; what cannot be carried out is 2.
 fn code(line: &[&str]) -> u8 {
     let typed = Typed::parse_from([&["ostler"], line].concat());
-    let code = typed.command.run().unwrap_or(2.into());
+    let code = typed.command.run().unwrap_or_else(|_| 2.into());
     // ExitCode tells its number to nobody else
     let text = format!("{code:?}");
     (0..=2).find(|n| text == format!("{:?}", std::process::ExitCode::from(*n))).unwrap()

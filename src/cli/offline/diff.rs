@@ -99,8 +99,9 @@ impl ConsumeHunk for Hunks {
 
     fn consume_hunk(&mut self, header: HunkHeader, lines: &[(DiffLineKind, &[u8])]) -> std::io::Result<()> {
         let HunkHeader { before_hunk_start, before_hunk_len, after_hunk_start, after_hunk_len } = header;
-        self.0 +=
-            &format!("@@ -{before_hunk_start},{before_hunk_len} +{after_hunk_start},{after_hunk_len} @@\n");
+        let place =
+            format!("@@ -{before_hunk_start},{before_hunk_len} +{after_hunk_start},{after_hunk_len} @@\n");
+        self.0.push_str(&place);
         for (kind, line) in lines {
             let sign = match kind {
                 DiffLineKind::Context => ' ',

@@ -18,19 +18,19 @@ const MAX_FILES: usize = 100_000;
 
 /// Which files count, and for which namespaces.
 #[derive(Debug, clap::Args)]
-pub struct Choice {
+pub(super) struct Choice {
     /// The repository, or a folder in it.
     #[arg(short = 'C', long, value_name = "DIR", default_value = ".")]
-    pub repository: PathBuf,
+    pub(super) repository: PathBuf,
     /// Only files below this folder of the repository.
     #[arg(short, long, value_name = "PATH", default_value = "")]
-    pub path: String,
+    pub(super) path: String,
     /// The namespace of objects that name none.
     #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    pub(super) namespace: String,
     /// Namespaces that files may name, as patterns; default: any.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', default_value = "*")]
-    pub allowed_namespaces: Vec<String>,
+    pub(super) allowed_namespaces: Vec<String>,
 }
 
 impl Choice {
@@ -61,10 +61,11 @@ impl Choice {
                 continue;
             }
             let path: RepoPath = entry.path.parse()?;
-            let bytes = match entry.size > MAX_FILE_BYTES as u64 {
+            let bytes = if entry.size > MAX_FILE_BYTES as u64 {
                 // too large by one byte says the same as too large by a gigabyte
-                true => vec![b' '; MAX_FILE_BYTES + 1],
-                false => repository.blob(entry.blob, MAX_FILE_BYTES as u64)?,
+                vec![b' '; MAX_FILE_BYTES + 1]
+            } else {
+                repository.blob(entry.blob, MAX_FILE_BYTES as u64)?
             };
             files.update([Change::Written { path, blob: entry.blob.to_string(), bytes }]);
         }
