@@ -380,7 +380,8 @@ async fn what_was_answered_survives_a_kill() {
         let written = lines.filter(|line| line.starts_with("written "));
         for line in written.take(20 + 37 * round) {
             let mut words = line.split(' ').skip(1);
-            let (name, version) = (words.next().unwrap().to_owned(), words.next().unwrap().parse::<u64>().unwrap());
+            let (name, version) =
+                (words.next().unwrap().to_owned(), words.next().unwrap().parse::<u64>().unwrap());
             let newest = answered.entry(name).or_default();
             *newest = version.max(*newest);
         }
