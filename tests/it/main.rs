@@ -12,4 +12,5 @@ mod examples;
 mod git_source;
 mod git_write;
 mod objects;
+mod recorder;
 mod servers;
