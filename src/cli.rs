@@ -1,5 +1,6 @@
 //! The command line.
 
 mod columns;
+pub mod offline;
 pub mod up;
 pub mod verify;

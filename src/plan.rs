@@ -74,7 +74,8 @@ impl Plan {
 
 /// Plans.
 ///
-/// The same input gives the same plan; planning again after its steps gives an empty one. `now` goes into the report.
+/// The same input gives the same plan; planning again after its steps gives an empty one, but for prompts: the ConfigMap
+/// of a former prompt goes with the plan after the one that gives its run another. `now` goes into the report.
 #[must_use]
 pub fn plan(
     desired: &Desired,

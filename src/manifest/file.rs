@@ -97,7 +97,11 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn document(&mut self, document: Document, findings: &mut Vec<Finding>) {
-        match identity::sort(&document) {
+        let sort = identity::sort(&document);
+        if !matches!(sort, Sort::Foreign) {
+            findings.extend_from_slice(&document.findings);
+        }
+        match sort {
             Sort::Foreign => self.foreign += 1,
             Sort::Wrong(finding) => {
                 findings.push(finding);

@@ -25,7 +25,7 @@ pub enum Change {
 #[derive(Debug, Clone)]
 pub struct Files {
     scope: Scope,
-    files: BTreeMap<RepoPath, (String, FileOutcome)>,
+    said: BTreeMap<RepoPath, (String, FileOutcome)>,
     parsed: u64,
 }
 
@@ -33,7 +33,7 @@ impl Files {
     /// No files yet.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
-        Self { scope, files: BTreeMap::new(), parsed: 0 }
+        Self { scope, said: BTreeMap::new(), parsed: 0 }
     }
 
     /// Takes in the difference to the next tree. A file whose blob is known already is not read again.
@@ -41,13 +41,13 @@ impl Files {
         for change in changes {
             match change {
                 Change::Removed(path) => {
-                    self.files.remove(&path);
+                    self.said.remove(&path);
                 }
                 Change::Written { path, blob, bytes } => {
                     if self.blob(&path) != Some(&blob) {
                         let outcome = file::parse(&path, &bytes, &self.scope);
                         self.parsed += 1;
-                        self.files.insert(path, (blob, outcome));
+                        self.said.insert(path, (blob, outcome));
                     }
                 }
             }
@@ -57,18 +57,18 @@ impl Files {
     /// The id of the content of a file as it was last read.
     #[must_use]
     pub fn blob(&self, path: &RepoPath) -> Option<&str> {
-        self.files.get(path).map(|(blob, _)| blob.as_str())
+        self.said.get(path).map(|(blob, _)| blob.as_str())
     }
 
     /// The files that there are.
     pub fn paths(&self) -> impl Iterator<Item = &RepoPath> {
-        self.files.keys()
+        self.said.keys()
     }
 
     /// What a file said.
     #[must_use]
     pub fn outcome(&self, path: &RepoPath) -> Option<&FileOutcome> {
-        self.files.get(path).map(|(_, outcome)| outcome)
+        self.said.get(path).map(|(_, outcome)| outcome)
     }
 
     /// How many files were read since the beginning.
@@ -79,13 +79,13 @@ impl Files {
 
     /// The prompt files that the objects name, for the caller to have them at hand.
     pub fn prompts(&self) -> impl Iterator<Item = &RepoPath> {
-        let objects = self.files.values().flat_map(|(_, outcome)| &outcome.objects);
+        let objects = self.said.values().flat_map(|(_, outcome)| &outcome.objects);
         objects.filter_map(|object| object.prompt())
     }
 
     /// What all files together ask for. `prompt` gives the content of a prompt file.
     #[must_use]
     pub fn desired(&self, prompt: impl Fn(&RepoPath) -> Option<Vec<u8>>) -> Desired {
-        desired::join(self.files.iter().map(|(path, (_, outcome))| (path, outcome)), prompt)
+        desired::join(self.said.iter().map(|(path, (_, outcome))| (path, outcome)), prompt)
     }
 }

@@ -59,8 +59,9 @@ pub(super) fn sort(document: &Document) -> Sort {
 /// Without kind and version it may be any YAML file, such as a CI workflow; with half of it, it is a mistake.
 fn incomplete(document: &Document) -> Sort {
     let has = |name: &str| document.value.get(name).is_some();
-    let looks_like_one = has("metadata") && has("spec");
-    if !(has("apiVersion") || has("kind") && looks_like_one || looks_like_one) {
+    let named_like_ours =
+        document.value.get("kind").and_then(Value::as_str).is_some_and(|k| k.parse::<Kind>().is_ok());
+    if !(has("apiVersion") || named_like_ours || has("metadata") && has("spec")) {
         return Sort::Foreign;
     }
     let missing =

@@ -16,7 +16,7 @@ use super::{
 use crate::schema::escape;
 
 /// Something wrong or doubtful at a place.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub at: Position,
     pub code: Code,
@@ -32,6 +32,8 @@ pub(super) struct Document {
     pub value: Value,
     /// Where its parts stand.
     pub spans: Spans,
+    /// What was found in it; it counts only when the document is ours.
+    pub findings: Vec<Finding>,
 }
 
 /// Where the parts of a document stand, by JSON pointer.
@@ -43,12 +45,12 @@ pub(super) struct Spans {
 
 impl Spans {
     /// Where a value stands; for one that has no place of its own (an alias, a missing field) the next one above.
-    pub fn value(&self, pointer: &str) -> Position {
+    pub(super) fn value(&self, pointer: &str) -> Position {
         Self::nearest(&self.values, pointer)
     }
 
     /// Where the key of a field stands.
-    pub fn key(&self, pointer: &str) -> Position {
+    pub(super) fn key(&self, pointer: &str) -> Position {
         self.keys.get(pointer).copied().unwrap_or_else(|| self.value(pointer))
     }
 
@@ -65,7 +67,7 @@ impl Spans {
     }
 }
 
-/// All documents of a text that could be read, and everything found on the way. Empty documents are left out.
+/// All documents of a text that could be read, and what kept the others from it. Empty documents are left out.
 pub(super) struct Stream {
     pub documents: Vec<Document>,
     pub findings: Vec<Finding>,
@@ -95,15 +97,19 @@ pub(super) fn read(text: &str) -> Stream {
                 stream.incomplete = true;
                 let message = format!("a file holds at most {MAX_DOCUMENTS} documents");
                 let at = reader.spans.value("");
-                reader.findings.push(Finding { at, code: Code::TooLarge, message });
+                stream.findings.push(Finding { at, code: Code::TooLarge, message });
                 break;
             }
-            Ok(Some(value)) => {
-                stream.documents.push(Document { index, value, spans: std::mem::take(&mut reader.spans) })
-            }
+            Ok(Some(value)) => stream.documents.push(Document {
+                index,
+                value,
+                spans: std::mem::take(&mut reader.spans),
+                findings: std::mem::take(&mut reader.findings),
+            }),
             Err(stop) => {
                 stream.incomplete = true;
-                reader.findings.push(stop.0);
+                stream.findings.append(&mut reader.findings);
+                stream.findings.push(stop.0);
                 if !reader.parser.proceed_next_document().unwrap_or(false) {
                     break;
                 }
@@ -111,7 +117,6 @@ pub(super) fn read(text: &str) -> Stream {
         }
         index += 1;
     }
-    stream.findings = reader.findings;
     stream
 }
 

@@ -51,7 +51,8 @@ impl Live {
         self.objects.get(id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectId, &Object)> {
+    /// All objects, by id.
+    pub fn objects(&self) -> impl Iterator<Item = (&ObjectId, &Object)> {
         self.objects.iter()
     }
 }

@@ -18,7 +18,7 @@ type Held = (Reason, String);
 
 /// Decides on every object of ours that is not in `desired`.
 pub(super) fn unwanted(desired: &Desired, live: &Live, policy: &Policy, decisions: &mut Decisions) {
-    let ours = || live.iter().filter(|(_, object)| is_ours(object, policy));
+    let ours = || live.objects().filter(|(_, object)| is_ours(object, policy));
     let gone = ours().filter(|(id, object)| {
         !desired.objects.contains_key(*id) && object.metadata.deletion_timestamp.is_none()
     });
@@ -79,7 +79,7 @@ fn in_failed_file(id: &ObjectId, object: &Object, desired: &Desired) -> Option<H
 /// What forbids every deletion of this plan.
 fn doubt(desired: &Desired, live: &Live, policy: &Policy, going: usize, total: usize) -> Option<Held> {
     let known = |path: &RepoPath| {
-        live.iter().any(|(_, object)| annotation(object, meta::SOURCE_PATH) == Some(path.as_str()))
+        live.objects().any(|(_, object)| annotation(object, meta::SOURCE_PATH) == Some(path.as_str()))
     };
     // an object may have moved into a file that nobody can read
     let suspect = |path: &&RepoPath| desired.opaque.contains(*path) || !known(path);
@@ -125,13 +125,13 @@ fn in_use(id: &ObjectId, live: &Live, going: &BTreeSet<&ObjectId>) -> Option<Hel
     };
     let active = |object: &Object| phase(object).is_some_and(|phase| !phase.is_terminal());
     let (run, _) = live
-        .iter()
+        .objects()
         .find(|(run, object)| of_session(run, object) && active(object) && !going.contains(run))?;
     Some((Reason::SessionInUse, format!("run {} is active; remove its file in the same commit", run.name)))
 }
 
 fn prompt_in_use(id: &ObjectId, live: &Live, going: &BTreeSet<&ObjectId>, all_held: bool) -> bool {
-    live.iter().any(|(run, object)| {
+    live.objects().any(|(run, object)| {
         run.namespace == id.namespace
             && annotation(object, meta::PROMPT) == Some(id.name.as_str())
             && (all_held || !going.contains(run))

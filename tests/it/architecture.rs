@@ -11,9 +11,9 @@ use scan::Source;
 
 /// The layers, lowest first. Every module of the crate's root is in exactly one.
 const LAYERS: [&[&str]; 5] = [
-    &["class", "kinds", "names"],
+    &["class", "clock", "kinds", "names"],
     &["egress", "ledger", "manifest", "plan", "ports", "presets", "report", "resolve", "schema", "terminal"],
-    &["embedded", "git", "harness", "proxy", "shim", "telemetry"],
+    &["cache", "embedded", "git", "harness", "proxy", "shim", "telemetry"],
     &["api", "controllers", "recorder", "sync"],
     &["cli", "main"],
 ];

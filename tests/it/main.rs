@@ -7,10 +7,16 @@
 
 mod architecture;
 mod contract;
+mod docs;
 mod egress;
 mod examples;
+mod faults;
 mod git_source;
 mod git_write;
+mod golden;
+mod manifest;
 mod objects;
 mod recorder;
+mod offline;
+mod plan;
 mod servers;

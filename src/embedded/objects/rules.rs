@@ -67,13 +67,13 @@ pub(super) fn decide(
                 return Err(Error::Invalid { id: id.clone(), causes });
             }
             let patched = without_store_fields(id, &merge_patch(old, patch));
-            update(id, old, Part::Main, patched, manager, stamp)
+            update(id, old, Part::Main, &patched, manager, stamp)
         }
         Write::Status { at, patch, manager } => {
             let old = existing(id, old, at)?;
             write_status(id, old, patch, manager, stamp)
         }
-        Write::Delete { at } => delete(id, existing(id, old, at)?, stamp),
+        Write::Delete { at } => Ok(delete(id, existing(id, old, at)?, stamp)),
     }
 }
 
@@ -88,7 +88,7 @@ fn create(
         return Err(Error::AlreadyExists(id.clone()));
     }
     let new = without_nulls(&without_store_fields(id, object));
-    update(id, &newborn(id, stamp), Part::Main, new, manager, stamp)
+    update(id, &newborn(id, stamp), Part::Main, &new, manager, stamp)
 }
 
 fn apply(
@@ -130,21 +130,21 @@ fn write_status(
         new["status"] = status;
     }
     check::prune(id, &mut new);
-    update(id, old, Part::Status, new, manager, stamp)
+    update(id, old, Part::Status, &new, manager, stamp)
 }
 
-fn delete(id: &ObjectId, old: &Value, stamp: &Stamp) -> Result<Outcome, Error> {
+fn delete(id: &ObjectId, old: &Value, stamp: &Stamp) -> Outcome {
     if !has_finalizers(old) {
-        return Ok(Outcome::Removed(old.clone()));
+        return Outcome::Removed(old.clone());
     }
     if is_marked(old) {
-        return Ok(Outcome::Unchanged);
+        return Outcome::Unchanged;
     }
     let mut marked = old.clone();
     marked["metadata"]["deletionTimestamp"] = json!(stamp.now);
     marked["metadata"]["deletionGracePeriodSeconds"] = json!(0);
     raise_generation(id, &mut marked);
-    Ok(Outcome::Stored(marked))
+    Outcome::Stored(marked)
 }
 
 /// Takes `new`'s part over into the object and books the change to the manager.
@@ -152,12 +152,12 @@ fn update(
     id: &ObjectId,
     old: &Value,
     part: Part,
-    new: Value,
+    new: &Value,
     manager: &str,
     stamp: &Stamp,
 ) -> Result<Outcome, Error> {
     let mut owners = Owners::of(old);
-    let content = part.of(&new);
+    let content = part.of(new);
     let writer = Writer { subresource: part.subresource(), ..writer(id, Operation::Update, manager) };
     owners.update(&part.of(old), &content, &writer, &stamp.now);
     finish(id, old, part.put(old, content), &owners)
