@@ -24,7 +24,8 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use error::Error;
 
 use crate::{
-    controllers::{Caches, Clock},
+    cache::Caches,
+    clock::Clock,
     git::signers::AllowedSigners,
     kinds::{ConfigRepository, Phase, Typed},
     ledger,

@@ -2,17 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use kube::runtime::controller::Action;
 
-use super::Caches;
 use crate::{
+    cache::Caches,
     class::Class,
+    clock::Clock,
     ports::{objects, workloads},
 };
-
-/// The time, as an input.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// What the controllers share.
 pub struct Context {

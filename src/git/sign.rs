@@ -202,6 +202,10 @@ pub fn verify(payload: &[u8], signature: Option<&[u8]>, signers: &AllowedSigners
         return Verdict::Bad;
     }
     let Ok(signature) = SshSig::from_pem(armor.trim_ascii()) else { return Verdict::Bad };
+    // The version is not signed; OpenSSH knows only this one.
+    if signature.version() != SshSig::VERSION {
+        return Verdict::Bad;
+    }
     let key = signature.public_key();
     let public = ssh_key::PublicKey::from(key.clone());
     if public.verify(NAMESPACE, payload, &signature).is_err() {

@@ -24,10 +24,10 @@ pub(super) struct Applied {
 
 /// Carries the steps out, in order.
 pub(super) async fn apply(plan: Plan, context: &Context) -> Result<Applied, Error> {
-    let (deletes, applies): (Vec<_>, Vec<_>) =
+    let (deletes, writes): (Vec<_>, Vec<_>) =
         plan.steps.into_iter().partition(|step| matches!(step, Step::Delete { .. }));
     let mut applied = Applied::default();
-    for phase in [applies, deletes] {
+    for phase in [writes, deletes] {
         let store = context.store.as_ref();
         let mut outcomes = stream::iter(phase).map(|step| one(step, store)).buffered(CONCURRENCY);
         while let Some((id, outcome)) = outcomes.next().await {

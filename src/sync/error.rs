@@ -48,12 +48,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Git { source, .. } => match source.class() {
-                git::Class::Invalid => Class::Invalid,
-                git::Class::Transient => Class::Transient,
-                git::Class::Conflict => Class::Conflict,
-                git::Class::Bug => Class::Bug,
-            },
+            Self::Git { source, .. } => source.class(),
             Self::Secrets(source) => source.class(),
             Self::Objects { source, .. } => source.class(),
             Self::Namespaces(_) | Self::Spec(_) => Class::Invalid,
@@ -65,9 +60,9 @@ impl Error {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Git { source: git::Error::Unauthenticated { .. } | git::Error::Forbidden { .. }, .. } => {
-                Reason::AuthenticationFailed
-            }
+            Self::Git {
+                source: git::Error::Unauthenticated { .. } | git::Error::Forbidden { .. }, ..
+            } => Reason::AuthenticationFailed,
             Self::Git { source: git::Error::LimitExceeded { .. }, .. } => Reason::LimitExceeded,
             Self::Git { .. } | Self::Status(_) => Reason::FetchFailed,
             Self::Secrets(secrets::Error::NotAllowed { .. }) => Reason::SecretNotAllowed,

@@ -33,8 +33,11 @@ pub(super) async fn remote(repository: &ConfigRepository, context: &Context) -> 
     if let Some(reference) = &spec.proxy_secret_ref {
         let name: ObjectName = parsed(&reference.name)?;
         let data = context.secrets.resolve(&namespace, &name, SecretUse::Git, None).await?;
-        let address = text(&data, "address")?.ok_or_else(|| Error::Spec(format!("Secret {name} has no key address")))?;
-        builder = builder.proxy(address.expose_secret()).map_err(|source| Error::Git { what: "use the proxy", source })?;
+        let address = text(&data, "address")?
+            .ok_or_else(|| Error::Spec(format!("Secret {name} has no key address")))?;
+        builder = builder
+            .proxy(address.expose_secret())
+            .map_err(|source| Error::Git { what: "use the proxy", source })?;
     }
     builder.build().map_err(git)
 }

@@ -93,7 +93,8 @@ fn settled_seed(uid: &str, context: &Context) -> u64 {
 }
 
 fn delay(repository: &ConfigRepository, failures: u32, seed: u64) -> Duration {
-    let interval = repository.spec.interval.map_or(DEFAULT_INTERVAL, Duration::from).max(Duration::from_secs(1));
+    let interval =
+        repository.spec.interval.map_or(DEFAULT_INTERVAL, Duration::from).max(Duration::from_secs(1));
     if failures == 0 {
         return poll_delay(interval, seed);
     }
@@ -105,7 +106,8 @@ fn triggers(
     context: &Context,
     ledger: watch::Receiver<Arc<ledger::State>>,
 ) -> Trigger {
-    let local = repository.spec.url.parse().ok().and_then(|l: git::Location| l.path().map(std::path::Path::to_owned));
+    let local =
+        repository.spec.url.parse().ok().and_then(|l: git::Location| l.path().map(std::path::Path::to_owned));
     let notices = local.and_then(|path| match git::Watch::start(&path) {
         Ok(watch) => Some(watch),
         Err(error) => {
@@ -121,14 +123,22 @@ fn triggers(
     let asked = touched.filter_map(move |reference| {
         let ours = reference.name == name && reference.namespace == namespace;
         let namespace = reference.namespace.clone().unwrap_or_default();
-        let asked = ours.then(|| caches.repositories.get(&namespace, &reference.name)).flatten().map(|r| Asked::of(&r));
+        let asked = ours
+            .then(|| caches.repositories.get(&namespace, &reference.name))
+            .flatten()
+            .map(|r| Asked::of(&r));
         let news = asked.is_some() && asked != last;
         if news {
             last = asked;
         }
         std::future::ready(news.then_some(()))
     });
-    Trigger::new(notices, asked, ledger)
+    let notices = futures::stream::unfold(notices, |watch| async {
+        let mut watch = watch?;
+        watch.tick().await;
+        Some(((), Some(watch)))
+    });
+    Trigger::new(notices.chain(futures::stream::pending()), asked, ledger)
 }
 
 /// How a round ended.
@@ -157,7 +167,8 @@ struct Loop {
 impl Loop {
     fn open(repository: &ConfigRepository, context: &Context) -> Result<Self, Error> {
         let folder = context.mirrors.join(format!("config-{}", repository.uid().unwrap_or_default()));
-        let source = Source::open(&folder).map_err(|source| Error::Git { what: "open the mirror", source })?;
+        let source =
+            Source::open(&folder).map_err(|source| Error::Git { what: "open the mirror", source })?;
         Ok(Self {
             source,
             ledger: (context.ledgers)(repository),
@@ -170,7 +181,12 @@ impl Loop {
         })
     }
 
-    async fn round(&mut self, repository: &ConfigRepository, wanted: Wanted, context: &Context) -> Result<End, Error> {
+    async fn round(
+        &mut self,
+        repository: &ConfigRepository,
+        wanted: Wanted,
+        context: &Context,
+    ) -> Result<End, Error> {
         let now = (context.clock)();
         let mut status = repository.status.clone().unwrap_or_default();
         let outcome = self.work(repository, wanted, &mut status, context).await;
@@ -305,17 +321,24 @@ impl Loop {
         }
         status::stand(status, &status::of_plan(&report, &failed), repository.metadata.generation, now);
         self.recorded = recorded(&report, &self.view);
-        self.failed = report.diagnostics.iter().any(crate::manifest::Diagnostic::is_error) || !failed.is_empty();
-        let in_doubt = report.held.iter().any(|held| held.reason == Reason::SessionInUse || held.reason == Reason::Progressing);
-        self.settled = (failed.is_empty() && !in_doubt && nothing_to_do || applied.failed.is_empty() && !in_doubt)
+        self.failed =
+            report.diagnostics.iter().any(crate::manifest::Diagnostic::is_error) || !failed.is_empty();
+        let in_doubt = report
+            .held
+            .iter()
+            .any(|held| held.reason == Reason::SessionInUse || held.reason == Reason::Progressing);
+        self.settled = (failed.is_empty() && !in_doubt && nothing_to_do
+            || applied.failed.is_empty() && !in_doubt)
             .then_some((commit, reading));
         Ok(!failed.is_empty() || in_doubt)
     }
 }
 
 fn policy(repository: &ConfigRepository, commit: CommitId) -> Result<Policy, Error> {
-    let commit = commit.to_string().parse().map_err(|e: crate::names::InvalidName| Error::Spec(e.to_string()))?;
-    Policy::of(repository, commit).ok_or_else(|| Error::Spec("the ConfigRepository was never stored".to_owned()))
+    let commit =
+        commit.to_string().parse().map_err(|e: crate::names::InvalidName| Error::Spec(e.to_string()))?;
+    Policy::of(repository, commit)
+        .ok_or_else(|| Error::Spec("the ConfigRepository was never stored".to_owned()))
 }
 
 fn scope(repository: &ConfigRepository) -> Result<Scope, Error> {
@@ -340,9 +363,13 @@ async fn live(scope: &Scope, context: &Context) -> Result<Live, Error> {
     let mut objects: Vec<(Kind, Object)> = Vec::new();
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::ConfigRepository) {
         let listed = context.store.list(kind, None).await;
-        let listed = listed.map_err(|source| Error::Objects { what: format!("list {kind} objects"), source })?;
+        let listed =
+            listed.map_err(|source| Error::Objects { what: format!("list {kind} objects"), source })?;
         let allowed = |object: &Object| {
-            object.namespace().and_then(|n| n.parse().ok()).is_some_and(|namespace: Namespace| scope.allows(&namespace))
+            object
+                .namespace()
+                .and_then(|n| n.parse().ok())
+                .is_some_and(|namespace: Namespace| scope.allows(&namespace))
         };
         objects.extend(listed.into_iter().filter(allowed).map(|object| (kind, object)));
     }

@@ -10,7 +10,9 @@ use std::{
 };
 
 use crate::{
-    git::{self, CommitId, FetchRequest, Limits, Mirror, Movement, Remote, Selection, signers::AllowedSigners},
+    git::{
+        self, CommitId, FetchRequest, Limits, Mirror, Movement, Remote, Selection, signers::AllowedSigners,
+    },
     kinds::config_repository::ConfigRepositorySpec,
     manifest::{Change, Desired, Files, MAX_FILE_BYTES, MAX_PROMPT_BYTES, Scope},
     names::RepoPath,
@@ -95,7 +97,11 @@ impl Source {
     }
 
     /// True when a commit is signed by one of `signers`.
-    pub(super) fn verify(&self, commit: CommitId, signers: &AllowedSigners) -> Result<git::sign::Verdict, git::Error> {
+    pub(super) fn verify(
+        &self,
+        commit: CommitId,
+        signers: &AllowedSigners,
+    ) -> Result<git::sign::Verdict, git::Error> {
         let bytes = self.mirror.repository().commit_bytes(commit)?;
         Ok(git::sign::verify_commit(&bytes, signers))
     }

@@ -27,7 +27,12 @@ pub(super) struct Standing {
 }
 
 /// Writes the standing into the conditions.
-pub(super) fn stand(status: &mut ConfigRepositoryStatus, standing: &Standing, generation: Option<i64>, now: Timestamp) {
+pub(super) fn stand(
+    status: &mut ConfigRepositoryStatus,
+    standing: &Standing,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
     let Standing { ready, reason, message, reconciling } = standing;
     let conditions = &mut status.conditions;
     condition::set(conditions, types::READY, *ready, *reason, message, generation, now);
@@ -63,7 +68,10 @@ pub(super) fn report(status: &mut ConfigRepositoryStatus, report: &PlanReport) {
         .held
         .iter()
         .take(MOST)
-        .map(|held| Held { object: held.object.to_string(), reason: cut(&format!("{}: {}", held.reason, held.message), 500) })
+        .map(|held| Held {
+            object: held.object.to_string(),
+            reason: cut(&format!("{}: {}", held.reason, held.message), 500),
+        })
         .collect();
     status.held_total = total(report.held.len());
 }
@@ -81,13 +89,15 @@ pub(super) fn applied(status: &mut ConfigRepositoryStatus, commit: &str, objects
 /// The standing of a plan that was carried out.
 pub(super) fn of_plan(report: &PlanReport, failed: &[String]) -> Standing {
     let errors = report.diagnostics.iter().filter(|d| d.is_error()).count();
-    let not_ready = |reason, message: String| Standing { ready: State::False, reason, message, reconciling: false };
+    let not_ready =
+        |reason, message: String| Standing { ready: State::False, reason, message, reconciling: false };
     if let [first, ..] = failed {
         let message = format!("{} objects could not be written: {first}", failed.len());
         return Standing { reconciling: true, ..not_ready(Reason::Progressing, message) };
     }
     if errors > 0 {
-        let first = report.diagnostics.iter().find(|d| d.is_error()).map(crate::manifest::Diagnostic::headline);
+        let first =
+            report.diagnostics.iter().find(|d| d.is_error()).map(crate::manifest::Diagnostic::headline);
         let message = format!("{errors} errors in files; the rest is applied: {}", first.unwrap_or_default());
         return not_ready(Reason::SomeFilesFailed, message);
     }

@@ -42,7 +42,8 @@ impl Asked {
         let annotation = |name: &str| repository.annotations().get(name).cloned();
         Self {
             generation: repository.metadata.generation,
-            requested_at: annotation(meta::RECONCILE_REQUESTED_AT).or_else(|| annotation(meta::FLUX_REQUESTED_AT)),
+            requested_at: annotation(meta::RECONCILE_REQUESTED_AT)
+                .or_else(|| annotation(meta::FLUX_REQUESTED_AT)),
             allow_prune: annotation(meta::ALLOW_PRUNE),
         }
     }
@@ -58,18 +59,15 @@ pub(super) struct Trigger {
 impl Trigger {
     /// `notices` are ticks of a local repository; `ledger` changes when somebody records something.
     pub(super) fn new(
-        notices: Option<tokio::sync::mpsc::Receiver<()>>,
+        notices: impl Stream<Item = ()> + Send + 'static,
         objects: impl Stream<Item = ()> + Send + 'static,
         ledger: tokio::sync::watch::Receiver<Arc<ledger::State>>,
     ) -> Self {
-        let notices: Triggers = match notices {
-            Some(ticks) => Box::pin(tokio_stream::wrappers::ReceiverStream::new(ticks).map(|()| Wanted::FETCH)),
-            None => Box::pin(futures::stream::pending()),
-        };
+        let notices = notices.map(|()| Wanted::FETCH);
         let ledger = tokio_stream::wrappers::WatchStream::from_changes(ledger).map(|_| Wanted::PLAN);
         let objects = objects.map(|()| Wanted::PLAN);
         let stream = futures::stream::select_all([
-            notices,
+            Box::pin(notices) as Triggers,
             Box::pin(objects) as Triggers,
             Box::pin(ledger) as Triggers,
         ]);
@@ -95,27 +93,27 @@ impl Trigger {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_storm_is_one_round() {
-        let (ticks, receiver) = tokio::sync::mpsc::channel(16);
-        let (_ledger, ledger) = tokio::sync::watch::channel(Arc::new(ledger::State::Unread));
-        let mut trigger = Trigger::new(Some(receiver), futures::stream::pending(), ledger);
-        for _ in 0..10 {
-            ticks.send(()).await.unwrap();
-        }
-        assert_eq!(trigger.next(Duration::from_secs(60)).await, Wanted::FETCH);
-        let before = tokio::time::Instant::now();
-        assert_eq!(trigger.next(Duration::from_secs(60)).await, Wanted::FETCH);
-        assert_eq!(before.elapsed(), Duration::from_secs(60), "nothing was left over: this one is the poll");
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn ticks(n: usize) -> impl Stream<Item = ()> + Send + 'static {
+        futures::stream::iter(vec![(); n]).chain(futures::stream::pending())
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
+    async fn a_storm_is_one_round() {
+        let (_ledger, watching) = tokio::sync::watch::channel(Arc::new(ledger::State::Unread));
+        let mut trigger = Trigger::new(ticks(10), futures::stream::pending(), watching);
+        assert_eq!(trigger.next(LONG).await, Wanted::FETCH);
+        let left_over = futures::FutureExt::now_or_never(trigger.next(LONG));
+        assert_eq!(left_over, None);
+        assert_eq!(trigger.next(Duration::ZERO).await, Wanted::FETCH, "the poll");
+    }
+
+    #[tokio::test]
     async fn triggers_add_up() {
-        let (ticks, receiver) = tokio::sync::mpsc::channel(16);
         let (ledger, watching) = tokio::sync::watch::channel(Arc::new(ledger::State::Unread));
-        let mut trigger = Trigger::new(Some(receiver), futures::stream::pending(), watching);
-        ticks.send(()).await.unwrap();
+        let mut trigger = Trigger::new(ticks(1), futures::stream::pending(), watching);
         ledger.send(Arc::new(ledger::State::None)).unwrap();
-        assert_eq!(trigger.next(Duration::from_secs(60)).await, Wanted::EVERYTHING);
+        assert_eq!(trigger.next(LONG).await, Wanted::EVERYTHING);
     }
 }

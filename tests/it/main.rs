@@ -5,11 +5,17 @@
     reason = "clippy allows them in test functions only, not in their fixtures"
 )]
 
+mod architecture;
+mod contract;
+mod docs;
 mod egress;
+mod examples;
+mod faults;
 mod git_source;
 mod git_write;
 mod golden;
 mod manifest;
+mod objects;
 mod offline;
 mod plan;
 mod servers;

@@ -206,11 +206,8 @@ impl Collect {
         let Ok(base_tree) = tree_of(&repository, base) else {
             return Ok(Collected::Broken { reason: format!("the base commit {base} is gone") });
         };
-        let head_tree = match view.head.map(|head| tree_of(&repository, head)).transpose() {
-            Ok(tree) => tree,
-            Err(_) => {
-                return Ok(Collected::Broken { reason: "HEAD's commit is missing or broken".to_owned() });
-            }
+        let Ok(head_tree) = view.head.map(|head| tree_of(&repository, head)).transpose() else {
+            return Ok(Collected::Broken { reason: "HEAD's commit is missing or broken".to_owned() });
         };
         let snapshot = snapshot::take(&repository, &self.directory, head_tree, &self.exclude, &self.limits)?;
         let rewritten = match view.head {

@@ -239,9 +239,12 @@ fn commits_and_uncommitted_changes_come_home() {
         &server,
         &["-c", "core.quotePath=false", "diff", "--numstat", "-z", &changes.base, &changes.head],
     );
-    let expected = changes.files.iter().map(|file| match file.binary {
-        true => format!("-\t-\t{}\0", file.path),
-        false => format!("{}\t{}\t{}\0", file.additions, file.deletions, file.path),
+    let expected = changes.files.iter().map(|file| {
+        if file.binary {
+            format!("-\t-\t{}\0", file.path)
+        } else {
+            format!("{}\t{}\t{}\0", file.additions, file.deletions, file.path)
+        }
     });
     assert_eq!(numstat, expected.collect::<String>());
 

@@ -1,0 +1,3 @@
+//! What every adapter of a port must do, written against the port.
+
+pub(crate) mod objects;
