@@ -16,7 +16,7 @@ mod git_write;
 mod golden;
 mod manifest;
 mod objects;
-mod recorder;
 mod offline;
 mod plan;
+mod recorder;
 mod servers;
