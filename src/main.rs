@@ -1,3 +1,15 @@
 //! The `ostler` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match ostler::cli::main(ostler::cli::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ostler: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
