@@ -67,14 +67,13 @@ pub(super) async fn answer(connection: &Connection, request: Request<Incoming>) 
     }
 }
 
-/// Reads the target, and refuses what two readers could understand in two ways.
+/// Reads the target, and refuses what two readers could understand in two ways. (Framing is hyper's: it refuses
+/// what is malformed, drops a Content-Length beside chunks and ends the connection after such a request; here
+/// every request is framed anew and has a connection of its own.)
 fn check(request: &Request<Incoming>) -> Result<egress::Request, String> {
     let (uri, headers) = (request.uri(), request.headers());
     if uri.scheme() != Some(&Scheme::HTTP) {
         return Err("Only http:// is forwarded; ask for a tunnel with CONNECT.".to_owned());
-    }
-    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
-        return Err("A request has a Content-Length or a Transfer-Encoding, not both.".to_owned());
     }
     let wanted = target(uri, Some(80))?;
     let mut hosts = headers.get_all(header::HOST).iter();

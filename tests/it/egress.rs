@@ -1,0 +1,8 @@
+//! The egress proxy over real sockets, and a real agent behind it.
+
+mod agent;
+mod limits;
+mod origin;
+mod place;
+mod plain;
+mod tunnels;

@@ -1,0 +1,4 @@
+//! Real servers and programs that tests talk to.
+
+pub(crate) mod model;
+pub(crate) mod pi;
