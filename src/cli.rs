@@ -1,5 +1,8 @@
 //! The command line.
 
+mod columns;
+pub mod up;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

@@ -197,7 +197,7 @@ fn branch(text: &str) -> Result<(), &'static str> {
         return Err("spaces, control characters and ~^:?*[\\ are not allowed");
     }
     let bad_segment =
-        |s: &str| s.is_empty() || s.starts_with('.') || s.ends_with(".lock") || s.ends_with('.');
+        |s: &str| s.is_empty() || s.starts_with('.') || s.strip_suffix(".lock").is_some() || s.ends_with('.');
     if text.starts_with('-') || text.split('/').any(bad_segment) {
         return Err("no segment may be empty, start with '.', or end with '.' or '.lock'");
     }

@@ -58,7 +58,7 @@ impl Default for Limits {
             resolve_time: Duration::from_secs(10),
             connect_time: Duration::from_secs(10),
             // Models think for minutes before their first byte.
-            idle_time: Duration::from_secs(15 * 60),
+            idle_time: Duration::from_mins(15),
             denials: 64,
         }
     }

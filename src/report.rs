@@ -194,14 +194,15 @@ pub struct Outcome {
 pub fn outcome(report: &Report) -> Outcome {
     let of = |phase, reason, message: String| Outcome { phase, reason, message };
     match &report.end {
-        End::NotStarted { reason, message } => of(Phase::Failed, *reason, message.clone()),
         End::Stopped { by, .. } => {
             of(Phase::Stopped, by.reason(), "the agent was stopped by request".to_owned())
         }
         End::TimedOut { .. } => {
             of(Phase::TimedOut, Reason::TimeLimit, "the agent was ended by its time limit".to_owned())
         }
-        End::Ended { reason, message, .. } => of(Phase::Failed, *reason, message.clone()),
+        End::NotStarted { reason, message } | End::Ended { reason, message, .. } => {
+            of(Phase::Failed, *reason, message.clone())
+        }
         End::Exited { code } => exited(*code, &report.record),
     }
 }

@@ -22,6 +22,10 @@ pub const SOURCE_UID: &str = "ostler.dev/source-uid";
 pub const SOURCE_PATH: &str = "ostler.dev/source-path";
 /// Annotation: digest of a run as its author wrote it, see [`crate::ledger`].
 pub const DIGEST: &str = "ostler.dev/digest";
+/// Annotation on a run: the ConfigMap that the syncer made of its prompt's file.
+pub const PROMPT: &str = "ostler.dev/prompt";
+/// The key in that ConfigMap.
+pub const PROMPT_KEY: &str = "prompt";
 /// Annotation: the commit in which the object was last changed by the syncer.
 pub const SOURCE_COMMIT: &str = "ostler.dev/source-commit";
 /// Annotation by people: `disabled` leaves the object alone.

@@ -1,5 +1,7 @@
 //! The Objects port: the five kinds and ConfigMaps, with the rules of an API server.
 
+mod merge;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,6 +17,8 @@ use crate::{
     kinds::{Kind, Object, ObjectId, Typed},
     names::{Namespace, ObjectName, Uid},
 };
+
+pub use merge::merge_patch;
 
 /// Why an operation on an object failed.
 #[derive(Debug, thiserror::Error)]

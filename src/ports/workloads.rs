@@ -19,6 +19,11 @@ use crate::{
     names::{CommitId, Namespace, ObjectName, Uid},
 };
 
+/// The agent's home, as it sees it.
+pub const AGENT_HOME: &str = "/home/agent";
+/// The only way out, as the agent sees it.
+pub const PROXY_URL: &str = "http://127.0.0.1:3128";
+
 /// Which run, and which of that name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -90,7 +90,7 @@ impl Stream {
             "session" => self.session = text(line, "/id").map(str::to_owned),
             "agent_start" | "auto_retry_start" => self.ended = false,
             "message_end" if text(line, "/message/role") == Some("assistant") => {
-                self.message(&line["message"])
+                self.message(&line["message"]);
             }
             "agent_end" => self.ended = true,
             _ => {}

@@ -1,0 +1,166 @@
+//! Read caches: one watch per kind, shared by everybody in the process.
+
+use std::{future::Future, sync::Arc};
+
+use futures::{Stream, StreamExt, future::BoxFuture};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    ResourceExt,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef},
+        watcher::Event,
+    },
+};
+use tokio::sync::broadcast;
+
+use crate::{
+    kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Session, Typed},
+    names::Namespace,
+    ports::objects::{self, Objects},
+};
+
+/// How many changes a slow reader may be behind before it is told to look at everything.
+const BEHIND: usize = 1024;
+
+/// The cache of one kind.
+pub struct Cache<K: Typed + std::fmt::Debug> {
+    reader: reflector::Store<K>,
+    touched: broadcast::Sender<ObjectRef<K>>,
+}
+
+impl<K: Typed + std::fmt::Debug> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self { reader: self.reader.clone(), touched: self.touched.clone() }
+    }
+}
+
+impl<K: Typed + std::fmt::Debug> Cache<K> {
+    /// A cache; the task that fills it is added to `fills` and ends with the store.
+    fn new(
+        store: &dyn Objects,
+        namespace: Option<&Namespace>,
+        fills: &mut Vec<BoxFuture<'static, ()>>,
+    ) -> Self {
+        let (reader, mut writer) = reflector::store::<K>();
+        let (touched, _) = broadcast::channel(BEHIND);
+        let mut events = objects::watch::<K>(store, namespace.cloned()).default_backoff().boxed();
+        let cache = Self { reader, touched: touched.clone() };
+        let fill = async move {
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => {
+                        writer.apply_watcher_event(&event);
+                        if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) =
+                            &event
+                        {
+                            // no reader is no error
+                            let _ = touched.send(ObjectRef::from_obj(object));
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(kind = %K::KIND, error = &error as &dyn std::error::Error, "watch failed");
+                    }
+                }
+            }
+        };
+        fills.push(Box::pin(fill));
+        cache
+    }
+
+    /// The object, if it is there.
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.reader.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// Every object.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.reader.state()
+    }
+
+    /// Every object of a namespace.
+    #[must_use]
+    pub fn within(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.reader.state_filter(|object| object.namespace().as_deref() == Some(namespace))
+    }
+
+    /// What kube's controller reads from.
+    #[must_use]
+    pub fn reader(&self) -> reflector::Store<K> {
+        self.reader.clone()
+    }
+
+    /// Objects that were created, changed or deleted, from now on. A reader that falls behind is told of every object.
+    pub fn touched(&self) -> impl Stream<Item = ObjectRef<K>> + Send + use<K> {
+        let receiver = self.touched.subscribe();
+        let reader = self.reader.clone();
+        let steps = futures::stream::unfold((receiver, reader), |(mut receiver, reader)| async move {
+            let batch = match receiver.recv().await {
+                Ok(one) => vec![one],
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    reader.state().iter().map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            };
+            Some((futures::stream::iter(batch), (receiver, reader)))
+        });
+        steps.flatten()
+    }
+
+    /// Waits until the first list is complete.
+    pub async fn ready(&self) {
+        // an error means that the filling task has ended, and with it the process' work
+        let _ = self.reader.wait_until_ready().await;
+    }
+}
+
+/// The caches of all kinds.
+#[derive(Clone)]
+pub struct Caches {
+    /// Repositories.
+    pub repositories: Cache<ConfigRepository>,
+    /// Policies.
+    pub policies: Cache<EgressPolicy>,
+    /// Agents.
+    pub agents: Cache<Agent>,
+    /// Sessions.
+    pub sessions: Cache<Session>,
+    /// Runs.
+    pub runs: Cache<HarnessRun>,
+    /// ConfigMaps.
+    pub config_maps: Cache<ConfigMap>,
+}
+
+impl Caches {
+    /// Caches of everything in one namespace, or in all, and the task that fills them. The task ends with the store.
+    pub fn new(
+        store: &dyn Objects,
+        namespace: Option<&Namespace>,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let mut fills: Vec<BoxFuture<'static, ()>> = Vec::new();
+        let caches = Self {
+            repositories: Cache::new(store, namespace, &mut fills),
+            policies: Cache::new(store, namespace, &mut fills),
+            agents: Cache::new(store, namespace, &mut fills),
+            sessions: Cache::new(store, namespace, &mut fills),
+            runs: Cache::new(store, namespace, &mut fills),
+            config_maps: Cache::new(store, namespace, &mut fills),
+        };
+        let fill = async move {
+            futures::future::join_all(fills).await;
+        };
+        (caches, fill)
+    }
+
+    /// Waits until every first list is complete.
+    pub async fn ready(&self) {
+        self.repositories.ready().await;
+        self.policies.ready().await;
+        self.agents.ready().await;
+        self.sessions.ready().await;
+        self.runs.ready().await;
+        self.config_maps.ready().await;
+    }
+}

@@ -1,0 +1,95 @@
+//! What the controllers share, and how they fail.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::runtime::controller::Action;
+
+use super::Caches;
+use crate::{
+    class::Class,
+    ports::{objects, workloads},
+};
+
+/// The time, as an input.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What the controllers share.
+pub struct Context {
+    /// The store, for writing.
+    pub store: objects::Store,
+    /// The caches, for reading.
+    pub caches: Caches,
+    /// The places.
+    pub workloads: Arc<dyn workloads::Workloads>,
+    /// The time.
+    pub clock: Clock,
+    /// Turns that were given and are not in the caches yet.
+    pub(super) turns: super::run::Turns,
+}
+
+impl Context {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        store: objects::Store,
+        caches: Caches,
+        workloads: Arc<dyn workloads::Workloads>,
+        clock: Clock,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, caches, workloads, clock, turns: super::run::Turns::default() })
+    }
+}
+
+/// Why a reconciliation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store did.
+    #[error("failed to {what}")]
+    Objects {
+        /// Which write or read.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: objects::Error,
+    },
+    /// The place did.
+    #[error("failed to {what}")]
+    Workloads {
+        /// Which operation.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: workloads::Error,
+    },
+    /// A status that we composed cannot be written as JSON.
+    #[error("failed to compose a status")]
+    Status(#[source] serde_json::Error),
+    /// An object from the cache has no UID or a name that is not one of ours.
+    #[error("{0} is not an object that a store made")]
+    NotStored(String),
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Objects { source, .. } => source.class(),
+            Self::Workloads { source, .. } => source.class(),
+            Self::Status(_) | Self::NotStored(_) => Class::Bug,
+        }
+    }
+}
+
+/// When to try again: soon after a conflict, because the cache will have caught up; with growing distance when the world
+/// is in the way is left to the caller's own events, so a fixed 2 s serves; a bug slowly; what is invalid not before it
+/// changes.
+pub(super) fn retry(error: &Error) -> Action {
+    match error.class() {
+        Class::Conflict => Action::requeue(Duration::from_millis(50)),
+        Class::Transient => Action::requeue(Duration::from_secs(2)),
+        Class::Bug => Action::requeue(Duration::from_mins(1)),
+        Class::Invalid => Action::await_change(),
+    }
+}

@@ -1,0 +1,121 @@
+//! The controller of runs.
+//!
+//! Each reconciliation is one pass: observe from caches and place, decide by [`step`], apply effects, write the status.
+
+mod apply;
+mod observe;
+mod status;
+mod step;
+mod turns;
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::{
+    ResourceExt,
+    runtime::{
+        controller::{Action, Config, Controller},
+        reflector::ObjectRef,
+    },
+};
+
+pub(super) use turns::Turns;
+
+use super::{Context, Error, context::retry};
+use crate::{kinds::HarnessRun, ports::objects::id_of};
+
+/// Runs reconciled at once.
+const CONCURRENCY: u16 = 16;
+
+/// Runs the controller until `shutdown`.
+pub async fn control(context: Arc<Context>, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
+    let runs = &context.caches.runs;
+    let controller = Controller::for_stream(futures::stream::pending(), runs.reader())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(runs.touched())
+        .reconcile_on(siblings(&context))
+        .reconcile_on(places(&context))
+        .reconcile_all_on(dependencies(&context))
+        .graceful_shutdown_on(shutdown);
+    let outcomes = controller.run(reconcile, |_, error, _| retry(error), context);
+    outcomes
+        .for_each(|outcome| {
+            if let Err(kube::runtime::controller::Error::ReconcilerFailed(error, object)) = outcome {
+                report(&error, &object.to_string());
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+fn report(error: &Error, object: &str) {
+    let error_source = error as &dyn std::error::Error;
+    if error.class() == crate::class::Class::Conflict {
+        tracing::debug!(controller = "run", object, error = error_source, "retrying");
+    } else {
+        tracing::warn!(controller = "run", object, error = error_source, "reconciliation failed");
+    }
+}
+
+/// A run that ends, starts or goes frees or takes a turn: the waiting runs of its session look again.
+fn siblings(context: &Context) -> impl futures::Stream<Item = ObjectRef<HarnessRun>> + Send + 'static {
+    let runs = context.caches.runs.clone();
+    let touched = runs.touched();
+    touched.flat_map(move |touched| {
+        let session = runs.reader().get(&touched).and_then(|run| run.spec.session_ref.clone());
+        let waiting = runs.reader().state_filter(|run| {
+            run.namespace() == touched.namespace
+                && run.name_any() != touched.name
+                && (session.is_none() || run.spec.session_ref == session)
+                && turns::waits(run)
+        });
+        futures::stream::iter(waiting.iter().map(|run| ObjectRef::from_obj(run.as_ref())).collect::<Vec<_>>())
+    })
+}
+
+fn places(context: &Context) -> impl futures::Stream<Item = ObjectRef<HarnessRun>> + Send + 'static {
+    let changes = context.workloads.changes();
+    changes.map(|key| ObjectRef::new(key.name.as_str()).within(key.namespace.as_str()))
+}
+
+/// Anything that a pending run may wait for.
+fn dependencies(context: &Context) -> impl futures::Stream<Item = ()> + Send + 'static {
+    let caches = &context.caches;
+    futures::stream::select_all([
+        caches.sessions.touched().map(drop).boxed(),
+        caches.agents.touched().map(drop).boxed(),
+        caches.policies.touched().map(drop).boxed(),
+        caches.config_maps.touched().map(drop).boxed(),
+        caches.repositories.touched().map(drop).boxed(),
+    ])
+}
+
+async fn reconcile(run: Arc<HarnessRun>, context: Arc<Context>) -> Result<Action, Error> {
+    let Some(id) = id_of(<HarnessRun as crate::kinds::Typed>::KIND, run.as_ref()) else {
+        return Err(Error::NotStored(run.name_any()));
+    };
+    let mut place = observe::place(&run, &context).await?;
+    let mut guard = 0;
+    loop {
+        let observed = observe::observe(&run, place.clone(), &context);
+        let step = step::step(&observed);
+        let (made, at) = apply::effects(&id, &run, &step, &context).await?;
+        match made {
+            // the place was just made: the status tells of it at once, in the same write
+            apply::Made::Place(new) if guard == 0 => {
+                guard += 1;
+                place = Some(*new);
+            }
+            apply::Made::Refused(standing) => {
+                return apply::refuse(&id, &at, &run, &standing, &context)
+                    .await
+                    .map(|()| Action::await_change());
+            }
+            apply::Made::Gone => return Ok(Action::await_change()),
+            apply::Made::Nothing | apply::Made::Place(_) => {
+                apply::status(&id, &at, &run, &step.status, &context).await?;
+                return Ok(step.again.map_or_else(Action::await_change, Action::requeue));
+            }
+        }
+    }
+}

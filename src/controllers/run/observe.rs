@@ -1,0 +1,156 @@
+//! Everything that a decision needs, from caches and the place.
+
+use std::sync::Arc;
+
+use kube::ResourceExt;
+
+use super::{
+    super::{Context, Error},
+    step::{Ledger, Observed, Turn},
+};
+use crate::{
+    kinds::{
+        ConfigRepository, HarnessRun, Phase, Reason, Session,
+        condition::{self, types},
+        config_repository::ClaimMode,
+    },
+    ports::workloads::Place,
+    resolve::{
+        self, World,
+        record::{Record, record_of},
+    },
+};
+
+/// Looks at the run's place.
+pub(super) async fn place(run: &HarnessRun, context: &Context) -> Result<Option<Place>, Error> {
+    let Some(uid) = run.uid().and_then(|uid| uid.parse().ok()) else {
+        return Err(Error::NotStored(run.name_any()));
+    };
+    context
+        .workloads
+        .observe(&uid)
+        .await
+        .map_err(|source| Error::Workloads { what: "observe the place", source })
+}
+
+/// Puts together what a decision needs. Reads caches only.
+pub(super) fn observe<'a>(run: &'a HarnessRun, place: Option<Place>, context: &Context) -> Observed<'a> {
+    let world = world(run, context);
+    let session = run.spec.session_ref.as_ref().and_then(|r| world.sessions.get(&r.name));
+    let repositories = context.caches.repositories.all();
+    let repositories: Vec<&ConfigRepository> = repositories.iter().map(Arc::as_ref).collect();
+    let record = record_of(run, session, &repositories);
+    let digest = resolve::digest_of(run, &world);
+    let resolved = digest.clone().and_then(|digest| resolve::resolve(run, &digest, &world));
+    let suspended = suspended(session, &record);
+    let ledger = ledger(&record);
+    let unasked =
+        run.status.as_ref().is_none_or(|s| s.claim.is_none() && s.phase.is_none_or(|p| !p.is_terminal()));
+    let ready = resolved.is_ok() && suspended.is_none() && !matches!(ledger, Ledger::Held { .. });
+    let turn = if unasked && ready && run.spec.stop != Some(true) && run.metadata.deletion_timestamp.is_none()
+    {
+        context.turns.ask(run, session, &context.caches.runs.within(&run.namespace().unwrap_or_default()))
+    } else {
+        Turn::Now
+    };
+    Observed {
+        run,
+        digest: digest.unwrap_or_default(),
+        resolved,
+        suspended,
+        ledger,
+        turn,
+        place,
+        ttl: run
+            .spec
+            .ttl_seconds_after_finished
+            .or_else(|| session.and_then(|s| s.spec.ttl_seconds_after_finished)),
+        now: (context.clock)(),
+    }
+}
+
+/// The objects that the run may refer to, by name.
+fn world(run: &HarnessRun, context: &Context) -> World {
+    let namespace = run.namespace().unwrap_or_default();
+    let caches = &context.caches;
+    let mut world = World::default();
+    if let Some(name) = run.spec.session_ref.as_ref().map(|r| r.name.as_str())
+        && let Some(session) = caches.sessions.get(&namespace, name)
+    {
+        world.previous_branch = previous_branch(run, &session, context);
+        world.sessions.insert(name.to_owned(), session.as_ref().clone());
+    }
+    let named = |object: &str| object.to_owned();
+    world.agents =
+        caches.agents.within(&namespace).iter().map(|a| (named(&a.name_any()), a.as_ref().clone())).collect();
+    world.policies = caches
+        .policies
+        .within(&namespace)
+        .iter()
+        .map(|p| (named(&p.name_any()), p.as_ref().clone()))
+        .collect();
+    world.config_maps = caches
+        .config_maps
+        .within(&namespace)
+        .iter()
+        .map(|m| (named(&m.name_any()), m.as_ref().clone()))
+        .collect();
+    world
+}
+
+/// The code branch of the session's run that ended last and pushed one.
+fn previous_branch(run: &HarnessRun, session: &Session, context: &Context) -> Option<String> {
+    let runs = context.caches.runs.within(&run.namespace().unwrap_or_default());
+    let finished = runs.iter().filter(|other| {
+        other.uid() != run.uid()
+            && other.spec.session_ref.as_ref().is_some_and(|r| r.name == session.name_any())
+    });
+    let pushed = finished.filter_map(|other| {
+        let status = other.status.as_ref()?;
+        let ended = status.completion_time.as_ref()?.0;
+        let branch = status.changes.as_ref()?.branch.clone()?;
+        status.phase.is_some_and(Phase::is_terminal).then_some((ended, branch))
+    });
+    pushed.max_by_key(|(ended, _)| *ended).map(|(_, branch)| branch)
+}
+
+fn suspended(session: Option<&Session>, record: &Record<'_>) -> Option<String> {
+    if let Some(session) = session.filter(|s| s.spec.suspend == Some(true)) {
+        return Some(format!("Session {} is suspended; ostler resume session/{0}", session.name_any()));
+    }
+    match record {
+        Record::In(repository) if repository.spec.suspend == Some(true) => {
+            Some(format!("ConfigRepository {} is suspended", repository.name_any()))
+        }
+        _ => None,
+    }
+}
+
+/// What the recorder says of its ledger, in the repository's status.
+fn ledger(record: &Record<'_>) -> Ledger {
+    let repository = match record {
+        Record::Nowhere => return Ledger::None,
+        Record::Gone(name) => {
+            let message = format!("ConfigRepository {name}, which is to record this run, does not exist");
+            return Ledger::Held { reason: Reason::LedgerUnavailable, message };
+        }
+        Record::In(repository) => repository,
+    };
+    let claims_in_cluster =
+        repository.spec.write_back.as_ref().and_then(|w| w.claim) == Some(ClaimMode::Cluster);
+    let conditions = repository.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    match condition::get(conditions, types::LEDGER_READY) {
+        Some(ready) if ready.status == "True" => Ledger::Ready,
+        _ if claims_in_cluster => Ledger::Ready,
+        Some(doubt) => {
+            let reasons = [Reason::LedgerUntrusted, Reason::LedgerRewritten];
+            let reason =
+                reasons.into_iter().find(|r| r.as_str() == doubt.reason).unwrap_or(Reason::LedgerUnavailable);
+            Ledger::Held { reason, message: doubt.message.clone() }
+        }
+        None => Ledger::Held {
+            reason: Reason::LedgerUnavailable,
+            message: "the ledger was not read yet".to_owned(),
+        },
+    }
+}

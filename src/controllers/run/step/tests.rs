@@ -1,0 +1,243 @@
+//! The steps of a run as a table, and a walk through its life.
+
+use serde_json::json;
+
+use super::*;
+use crate::kinds::harness_run::{Claim, PlaceRef, ResultRef};
+
+const NOW: i64 = 1_000_000;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn run() -> HarnessRun {
+    serde_json::from_value(json!({
+        "apiVersion": "ostler.dev/v1alpha1", "kind": "HarnessRun",
+        "metadata": {
+            "namespace": "team", "name": "fix", "uid": "u-1", "generation": 1, "resourceVersion": "1",
+            "creationTimestamp": "1970-01-12T13:46:30Z"
+        },
+        "spec": {}
+    }))
+    .unwrap()
+}
+
+fn spec() -> PlaceSpec {
+    crate::resolve::testing::place_spec()
+}
+
+fn observed(run: &HarnessRun) -> Observed<'_> {
+    Observed {
+        run,
+        digest: "v1:a".into(),
+        resolved: Ok(spec()),
+        suspended: None,
+        ledger: Ledger::Ready,
+        turn: Turn::Now,
+        place: None,
+        ttl: None,
+        now: at(NOW),
+    }
+}
+
+fn place(stage: Stage) -> Place {
+    Place {
+        run: spec().run,
+        uid: "p-1".parse().unwrap(),
+        name: "p".into(),
+        node: None,
+        stage,
+        confirmed: false,
+        started_at: (stage >= Stage::Running).then(|| at(NOW - 5)),
+        ended_at: (stage >= Stage::Collecting).then(|| at(NOW - 1)),
+        startup: crate::kinds::harness_run::Startup::default(),
+        egress_proven: None,
+        limits_not_enforced: None,
+        egress: crate::kinds::harness_run::EgressSeen::default(),
+        base: None,
+    }
+}
+
+fn claimed(run: &mut HarnessRun) -> &mut HarnessRunStatus {
+    run.metadata.finalizers = Some(vec![meta::RECORD_FINALIZER.into()]);
+    let status = run.status.get_or_insert_default();
+    status.digest = Some("v1:a".into());
+    status.claim =
+        Some(Claim { requested_at: Some(Time(at(NOW - 2))), holder: Some("h".into()), commit: None });
+    status
+}
+
+fn standing(step: &Step) -> (Phase, Reason) {
+    (step.status.phase.unwrap(), step.status.reason.unwrap())
+}
+
+#[test]
+fn a_run_that_may_not_start_says_why() {
+    let run = run();
+    let missing = || Err(Missing { reason: Reason::SessionNotFound, message: "m".into() });
+    let held = || Ledger::Held { reason: Reason::LedgerUnavailable, message: "m".into() };
+    let cases = [
+        (
+            Observed { suspended: Some("s".into()), resolved: missing(), ..observed(&run) },
+            (Phase::Pending, Reason::Suspended),
+        ),
+        (
+            Observed { resolved: missing(), ledger: held(), ..observed(&run) },
+            (Phase::Pending, Reason::SessionNotFound),
+        ),
+        (Observed { ledger: held(), ..observed(&run) }, (Phase::Held, Reason::LedgerUnavailable)),
+        (Observed { turn: Turn::Wait("x".into()), ..observed(&run) }, (Phase::Queued, Reason::SessionBusy)),
+    ];
+    for (observed, expected) in cases {
+        let step = step(&observed);
+        assert_eq!(standing(&step), expected);
+        assert!(step.effects.is_empty() && step.status.claim.is_none(), "nothing is asked for: {expected:?}");
+    }
+}
+
+#[test]
+fn the_finalizer_comes_before_the_claim_and_the_claim_before_the_place() {
+    let mut run = run();
+    let first = step(&observed(&run));
+    assert_eq!(first.effects, [Effect::AddFinalizer]);
+    assert_eq!(standing(&first), (Phase::Queued, Reason::ClaimRequested));
+    assert_eq!(first.status.startup.as_ref().unwrap().queued_ms, Some(10_000));
+
+    run.metadata.finalizers = Some(vec![meta::RECORD_FINALIZER.into()]);
+    run.status = Some(first.status);
+    let second = step(&observed(&run));
+    assert!(second.effects.is_empty(), "no claim, no start");
+    assert_eq!(Some(&second.status), run.status.as_ref(), "waiting writes nothing");
+
+    claimed(&mut run);
+    assert_eq!(step(&observed(&run)).effects, [Effect::Ensure(Box::new(spec()))]);
+}
+
+#[test]
+fn without_a_repository_the_request_alone_is_the_claim() {
+    let mut run = run();
+    let first = step(&Observed { ledger: Ledger::None, ..observed(&run) });
+    let recorded = condition::get(&first.status.conditions, types::RESULT_RECORDED).unwrap();
+    assert_eq!((recorded.status.as_str(), recorded.reason.as_str()), ("False", "NoRepository"));
+    run.status = Some(first.status);
+    let second = step(&Observed { ledger: Ledger::None, ..observed(&run) });
+    assert!(matches!(second.effects[..], [Effect::AddFinalizer | Effect::Ensure(_)]));
+}
+
+#[test]
+fn a_place_is_confirmed_only_once_its_uid_is_stored() {
+    let mut run = run();
+    claimed(&mut run);
+    let seen = step(&Observed { place: Some(place(Stage::Created)), ..observed(&run) });
+    assert!(seen.effects.is_empty());
+    run.status = Some(seen.status);
+    let stored = step(&Observed { place: Some(place(Stage::Created)), ..observed(&run) });
+    assert_eq!(stored.effects, [Effect::Confirm]);
+}
+
+#[test]
+fn never_made_and_vanished_are_told_apart() {
+    let mut run = run();
+    claimed(&mut run);
+    assert!(matches!(step(&observed(&run)).effects[..], [Effect::Ensure(_)]), "never made: made now");
+    claimed(&mut run).place = Some(PlaceRef { uid: "p-1".into(), ..PlaceRef::default() });
+    assert_eq!(standing(&step(&observed(&run))), (Phase::Lost, Reason::ResultUnavailable));
+    let vanished = Observed { place: Some(place(Stage::Vanished)), ..observed(&run) };
+    assert_eq!(standing(&step(&vanished)), (Phase::Lost, Reason::ResultUnavailable));
+}
+
+#[test]
+fn stages_become_phases() {
+    let mut run = run();
+    claimed(&mut run);
+    for (stage, expected) in [
+        (Stage::Created, Phase::Starting),
+        (Stage::Preparing, Phase::Starting),
+        (Stage::Running, Phase::Running),
+        (Stage::Collecting, Phase::Collecting),
+        (Stage::Delivering, Phase::Collecting),
+        (Stage::Released, Phase::Collecting),
+    ] {
+        let step = step(&Observed { place: Some(place(stage)), ..observed(&run) });
+        assert_eq!(step.status.phase, Some(expected), "{stage:?}");
+    }
+}
+
+#[test]
+fn stop_and_deletion_reach_the_agent_or_the_standing() {
+    let mut stopped = run();
+    stopped.spec.stop = Some(true);
+    assert_eq!(standing(&step(&observed(&stopped))), (Phase::Stopped, Reason::StopRequested));
+    claimed(&mut stopped);
+    let running = step(&Observed { place: Some(place(Stage::Running)), ..observed(&stopped) });
+    assert!(running.effects.contains(&Effect::Stop(StopReason::StopRequested)));
+    assert_eq!(running.status.phase, Some(Phase::Running), "the phase follows the agent, not the wish");
+    let collecting = step(&Observed { place: Some(place(Stage::Collecting)), ..observed(&stopped) });
+    assert!(!collecting.effects.iter().any(|e| matches!(e, Effect::Stop(_))));
+
+    let mut deleted = run();
+    claimed(&mut deleted);
+    deleted.metadata.deletion_timestamp = Some(Time(at(NOW)));
+    let running = step(&Observed { place: Some(place(Stage::Running)), ..observed(&deleted) });
+    assert!(running.effects.contains(&Effect::Stop(StopReason::Removed)));
+}
+
+#[test]
+fn a_spec_changed_between_claim_and_start_does_not_start() {
+    let mut run = run();
+    claimed(&mut run);
+    let step = step(&Observed { digest: "v1:b".into(), ..observed(&run) });
+    assert_eq!(standing(&step), (Phase::Failed, Reason::SpecChangedAfterRun));
+    assert!(step.effects.is_empty());
+}
+
+fn finished(recorded: Option<(State, Reason)>) -> HarnessRun {
+    let mut run = run();
+    let status = claimed(&mut run);
+    status.phase = Some(Phase::Succeeded);
+    status.reason = Some(Reason::Completed);
+    status.completion_time = Some(Time(at(NOW - 10)));
+    if let Some((state, reason)) = recorded {
+        condition::set(&mut status.conditions, types::RESULT_RECORDED, state, reason, "", None, at(NOW));
+    }
+    run
+}
+
+#[test]
+fn the_object_goes_only_when_nothing_is_left_to_record() {
+    let mut unrecorded = finished(None);
+    unrecorded.metadata.deletion_timestamp = Some(Time(at(NOW)));
+    assert!(step(&Observed { ttl: Some(0), ..observed(&unrecorded) }).effects.is_empty());
+
+    let mut recorded = finished(Some((State::True, Reason::Recorded)));
+    let due = step(&Observed { ttl: Some(10), ..observed(&recorded) });
+    assert_eq!(due.effects, [Effect::Delete]);
+    let later = step(&Observed { ttl: Some(11), ..observed(&recorded) });
+    assert_eq!((later.effects.len(), later.again), (0, Some(Duration::from_secs(1))));
+    recorded.metadata.deletion_timestamp = Some(Time(at(NOW)));
+    assert_eq!(step(&observed(&recorded)).effects, [Effect::RemoveFinalizer]);
+
+    let mut abandoned = finished(Some((State::False, Reason::Abandoned)));
+    abandoned.metadata.deletion_timestamp = Some(Time(at(NOW)));
+    assert_eq!(step(&observed(&abandoned)).effects, [Effect::RemoveFinalizer]);
+}
+
+#[test]
+fn the_recorded_outcome_becomes_the_phase_and_the_place_goes_after() {
+    let mut run = run();
+    claimed(&mut run).result = Some(ResultRef {
+        commit: None,
+        path: None,
+        outcome: Phase::Failed,
+        reason: Reason::NonZeroExit,
+        message: Some("code 3".into()),
+    });
+    let first = step(&Observed { place: Some(place(Stage::Released)), ..observed(&run) });
+    assert_eq!(standing(&first), (Phase::Failed, Reason::NonZeroExit));
+    assert!(first.effects.is_empty(), "the place stays until the phase is stored");
+    assert_eq!(first.status.completion_time, Some(Time(at(NOW - 1))));
+    run.status = Some(first.status);
+    let second = step(&Observed { place: Some(place(Stage::Released)), ..observed(&run) });
+    assert_eq!(second.effects, [Effect::RemovePlace]);
+}

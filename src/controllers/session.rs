@@ -1,0 +1,132 @@
+//! The controller of sessions.
+//!
+//! A session is Ready when its runs can be resolved; it counts its active runs, names its last one, and removes its
+//! persistent workspace when it goes. It goes only when no run of it is active.
+
+mod step;
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::{
+    ResourceExt,
+    runtime::{
+        controller::{Action, Config, Controller},
+        reflector::ObjectRef,
+    },
+};
+use serde_json::{Value, json};
+use step::{Effect, Observed};
+
+use super::{Context, Error, context::retry};
+use crate::{
+    kinds::{ObjectId, Session, Typed, meta, session::SessionStatus},
+    ports::objects::{At, id_of, merge_patch},
+};
+
+/// Runs the controller until `shutdown`.
+pub async fn control(context: Arc<Context>, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
+    let caches = &context.caches;
+    let all = futures::stream::select_all([
+        caches.agents.touched().map(drop).boxed(),
+        caches.policies.touched().map(drop).boxed(),
+    ]);
+    let controller = Controller::for_stream(futures::stream::pending(), caches.sessions.reader())
+        .with_config(Config::default().concurrency(4))
+        .reconcile_on(caches.sessions.touched())
+        .reconcile_on(of_runs(&context))
+        .reconcile_all_on(all)
+        .graceful_shutdown_on(shutdown);
+    let outcomes = controller.run(reconcile, |_, error, _| retry(error), context);
+    outcomes
+        .for_each(|outcome| {
+            if let Err(kube::runtime::controller::Error::ReconcilerFailed(error, object)) = outcome {
+                let source = &error as &dyn std::error::Error;
+                tracing::warn!(controller = "session", %object, error = source, "reconciliation failed");
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// Sessions whose runs changed. A deleted run is no longer there to name its session, so all of its namespace look.
+fn of_runs(context: &Context) -> impl futures::Stream<Item = ObjectRef<Session>> + Send + 'static {
+    let caches = context.caches.clone();
+    let touched = caches.runs.touched();
+    touched.flat_map(move |run| {
+        let namespace = run.namespace.clone().unwrap_or_default();
+        let sessions: Vec<_> = match caches.runs.get(&namespace, &run.name) {
+            Some(run) => {
+                run.spec.session_ref.iter().map(|r| ObjectRef::new(&r.name).within(&namespace)).collect()
+            }
+            None => {
+                caches.sessions.within(&namespace).iter().map(|s| ObjectRef::from_obj(s.as_ref())).collect()
+            }
+        };
+        futures::stream::iter(sessions)
+    })
+}
+
+async fn reconcile(session: Arc<Session>, context: Arc<Context>) -> Result<Action, Error> {
+    let Some(id) = id_of(Session::KIND, session.as_ref()) else {
+        return Err(Error::NotStored(session.name_any()));
+    };
+    let at = At::of(session.as_ref()).ok_or_else(|| Error::NotStored(id.to_string()))?;
+    let namespace = session.namespace().unwrap_or_default();
+    let runs = context.caches.runs.within(&namespace);
+    let observed = Observed {
+        session: &session,
+        runs: runs.iter().filter(|run| belongs(run, &session)).map(Arc::as_ref).collect(),
+        agents: context.caches.agents.within(&namespace).iter().map(|a| a.name_any()).collect(),
+        policies: context.caches.policies.within(&namespace).iter().map(|p| p.name_any()).collect(),
+        now: (context.clock)(),
+    };
+    let step = step::step(&observed);
+    match step.effect {
+        Some(Effect::RemoveWorkspaceAndFinalizer { keep }) => {
+            if !keep {
+                let removed = context.workloads.remove_workspace(&at.uid).await;
+                removed.map_err(|source| Error::Workloads { what: "remove the workspace", source })?;
+            }
+            finalizer(&id, &at, &session, false, &context).await?;
+        }
+        Some(Effect::AddFinalizer) => finalizer(&id, &at, &session, true, &context).await?,
+        None => status(&id, &at, &session, &step.status, &context).await?,
+    }
+    Ok(Action::await_change())
+}
+
+fn belongs(run: &crate::kinds::HarnessRun, session: &Session) -> bool {
+    run.spec.session_ref.as_ref().is_some_and(|r| r.name == session.name_any())
+}
+
+async fn finalizer(
+    id: &ObjectId,
+    at: &At,
+    session: &Session,
+    add: bool,
+    context: &Context,
+) -> Result<(), Error> {
+    let mut finalizers = session.finalizers().to_vec();
+    finalizers.retain(|f| f != meta::WORKSPACE_FINALIZER);
+    if add {
+        finalizers.push(meta::WORKSPACE_FINALIZER.to_owned());
+    }
+    let patch = json!({"metadata": {"finalizers": finalizers}});
+    let merged = context.store.merge(id, at, &patch, meta::CONTROLLER).await;
+    merged.map(drop).map_err(|source| Error::Objects { what: "change the finalizers", source })
+}
+
+async fn status(
+    id: &ObjectId,
+    at: &At,
+    session: &Session,
+    new: &SessionStatus,
+    context: &Context,
+) -> Result<(), Error> {
+    let json = |status: &SessionStatus| serde_json::to_value(status).map_err(Error::Status);
+    let old = session.status.as_ref().map_or_else(|| Ok(Value::Object(serde_json::Map::new())), json)?;
+    let Some(patch) = merge_patch(&old, &json(new)?) else { return Ok(()) };
+    let written = context.store.write_status(id, at, &patch, meta::CONTROLLER).await;
+    written.map(drop).map_err(|source| Error::Objects { what: "write the status", source })
+}
