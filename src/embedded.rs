@@ -1,1 +1,3 @@
 //! The four ports on one machine, without a cluster.
+
+pub mod workloads;

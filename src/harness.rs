@@ -28,6 +28,14 @@ use clap::{Args, Subcommand};
 
 pub use socket::{bind, connect};
 
+/// Reads policies as a run's proxy will; the faults as one text.
+///
+/// # Errors
+/// All faults of all policies.
+pub fn check_policies(policies: &[crate::kinds::egress_policy::EgressPolicySpec]) -> Result<(), String> {
+    sidecar::rules(policies).map(drop)
+}
+
 /// Arguments of `ostler harness`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -258,25 +258,25 @@ impl Folder {
     /// # Errors
     /// When the folder is gone.
     pub fn lock(&self) -> io::Result<Option<fs::File>> {
-        self.try_lock(FlockOperation::NonBlockingLockExclusive)
+        let mut options = fs::File::options();
+        let file = options.create(true).truncate(false).write(true).mode(0o600).open(self.lock_file())?;
+        Ok(try_lock(&file, FlockOperation::NonBlockingLockExclusive)?.then_some(file))
     }
 
     /// Whether a sidecar lives.
     ///
     /// # Errors
-    /// When the folder is gone.
+    /// When the lock cannot be looked at.
     pub fn has_sidecar(&self) -> io::Result<bool> {
-        Ok(self.try_lock(FlockOperation::NonBlockingLockShared)?.is_none())
+        match fs::File::open(self.lock_file()) {
+            Ok(file) => Ok(!try_lock(&file, FlockOperation::NonBlockingLockShared)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    fn try_lock(&self, operation: FlockOperation) -> io::Result<Option<fs::File>> {
-        let path = self.0.join("sidecar.lock");
-        let file = fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        match rustix::fs::flock(&file, operation) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+    fn lock_file(&self) -> PathBuf {
+        self.0.join("sidecar.lock")
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
@@ -292,6 +292,15 @@ impl Folder {
     }
 }
 
+/// True: the lock is taken, until the file is closed.
+fn try_lock(file: &fs::File, operation: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Replaces a file as a whole: after a crash it has the old content or the new one. Only this user can read it.
 pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -303,6 +312,6 @@ pub(super) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// Makes a folder, and those above it, for this user only.
-pub(super) fn private_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -60,6 +60,8 @@ pub enum Error {
 /// What to check out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revision {
+    /// Whatever the remote's `HEAD` is.
+    Head,
     /// The tip of a branch.
     Branch(String),
     /// A tag.
@@ -142,6 +144,7 @@ impl Checkout<'_> {
         let mut session = Session::open(self.remote, &budget)?;
         let shallow = self.depth.map_or(Shallow::NoChange, Shallow::DepthAtRemote);
         let name = match &self.revision {
+            Revision::Head => "HEAD".to_owned(),
             Revision::Branch(name) => format!("refs/heads/{name}"),
             Revision::Tag(name) => format!("refs/tags/{name}"),
             Revision::Commit(id) => id.to_string(),

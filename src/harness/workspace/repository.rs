@@ -1,0 +1,99 @@
+//! Clones with the run's own credential.
+
+use std::{num::NonZeroU32, path::Path, sync::atomic::AtomicBool, time::Duration};
+
+use crate::{
+    git::{
+        self, Credential, Location, Remote,
+        worktree::{self, CheckoutError, Revision},
+    },
+    harness::{
+        control::{Given, GitSecret},
+        sidecar::NotStarted,
+    },
+    kinds::Reason,
+    names::CommitId,
+    ports::workloads::Checkout,
+};
+
+/// How long a clone may take.
+const CLONE_TIME: Duration = Duration::from_secs(600);
+
+/// Clones into an empty folder.
+pub(super) fn check_out(
+    checkout: &Checkout,
+    given: &Given,
+    directory: &Path,
+    interrupt: &AtomicBool,
+) -> Result<CommitId, NotStarted> {
+    let location: Location =
+        checkout.url.parse().map_err(NotStarted::because(Reason::CloneFailed, "the repository's URL"))?;
+    let mut remote = Remote::builder(location).timeout(CLONE_TIME);
+    if let Some(secret) = &checkout.secret {
+        let found = given.git.iter().find(|given| given.secret == *secret && given.url == checkout.url);
+        let found = found.ok_or_else(|| NotStarted {
+            reason: Reason::SecretNotFound,
+            message: format!("Secret {secret} was not given to this run"),
+        })?;
+        remote = remote.credential(credential(found)?);
+        if let Some(ca) = value(found, "ca.crt") {
+            remote = remote.ca(ca);
+        }
+    }
+    let remote = remote.build().map_err(NotStarted::because(Reason::CloneFailed, &checkout.url))?;
+    let work = worktree::Checkout {
+        remote: &remote,
+        revision: revision(checkout)?,
+        branch: checkout.branch.clone(),
+        depth: NonZeroU32::new(checkout.depth),
+        limits: git::Limits::default(),
+    };
+    let done = work.run(directory, interrupt).map_err(|error| {
+        let refused = matches!(
+            &error,
+            CheckoutError::Fetch(git::Error::Unauthenticated { .. } | git::Error::Forbidden { .. })
+        );
+        let reason = if refused { Reason::CloneUnauthorized } else { Reason::CloneFailed };
+        NotStarted::because(reason, format!("cloning {}", checkout.url))(error)
+    })?;
+    done.commit.to_string().parse().map_err(NotStarted::because(Reason::CloneFailed, "the commit"))
+}
+
+fn revision(checkout: &Checkout) -> Result<Revision, NotStarted> {
+    let Some(reference) = &checkout.reference else { return Ok(Revision::Head) };
+    Ok(match (&reference.branch, &reference.tag, &reference.commit) {
+        (Some(branch), ..) => Revision::Branch(branch.clone()),
+        (_, Some(tag), _) => Revision::Tag(tag.clone()),
+        (_, _, Some(commit)) => {
+            Revision::Commit(commit.parse().map_err(NotStarted::because(Reason::CloneFailed, "the commit to clone"))?)
+        }
+        _ => Revision::Head,
+    })
+}
+
+fn value<'a>(secret: &'a GitSecret, key: &str) -> Option<&'a [u8]> {
+    secret.data.iter().find(|(name, _)| name == key).map(|(_, value)| value.expose())
+}
+
+/// A credential by the keys of its Secret, the same as for a `ConfigRepository`.
+fn credential(secret: &GitSecret) -> Result<Credential, NotStarted> {
+    let unusable = |why: &str| NotStarted {
+        reason: Reason::SecretNotAllowed,
+        message: format!("Secret {}: {why}", secret.secret),
+    };
+    let text = |key: &str| {
+        let text = value(secret, key).map(|bytes| std::str::from_utf8(bytes).map(|text| text.trim_end_matches('\n')));
+        text.transpose().map_err(|_| unusable(&format!("key {key} is not text")))
+    };
+    match (text("bearerToken")?, text("username")?, text("password")?) {
+        (Some(token), ..) => Ok(Credential::Bearer(token.to_owned().into())),
+        (None, Some(username), Some(password)) => {
+            Ok(Credential::Basic { username: username.to_owned(), password: password.to_owned().into() })
+        }
+        (None, None, Some(password)) => {
+            Ok(Credential::Basic { username: "git".to_owned(), password: password.to_owned().into() })
+        }
+        _ if value(secret, "ca.crt").is_some() => Ok(Credential::None),
+        _ => Err(unusable("it has neither password nor bearerToken")),
+    }
+}
