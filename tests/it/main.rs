@@ -2,3 +2,4 @@
 mod egress;
 mod servers;
 mod git_write;
+mod harness;
