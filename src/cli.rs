@@ -25,6 +25,12 @@ enum Command {
     /// Check signatures and digests, offline
     #[command(subcommand)]
     Verify(verify::Verify),
+    /// The sidecar of one run; started by `ostler up`
+    #[command(hide = true)]
+    Harness(crate::harness::HarnessArgs),
+    /// PID 1 of an agent's container; started by the sidecar
+    #[command(hide = true)]
+    Shim(crate::shim::ShimArgs),
     /// Text that is generated from the program
     #[command(subcommand, hide = true)]
     Docs(Docs),
@@ -53,6 +59,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
             let code = verify::run(&command, &mut std::io::stdout(), &mut std::io::stderr())?;
             Ok(ExitCode::from(code))
         }
+        Command::Harness(args) => crate::harness::main(args),
+        Command::Shim(args) => crate::shim::main(args),
         Command::Docs(docs) => {
             let text = match docs {
                 Docs::Cli => clap_markdown::help_markdown::<Cli>(),

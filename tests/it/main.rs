@@ -14,6 +14,7 @@ mod faults;
 mod git_source;
 mod git_write;
 mod golden;
+mod harness;
 mod manifest;
 mod objects;
 mod offline;

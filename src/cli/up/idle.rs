@@ -32,7 +32,7 @@ pub(crate) fn standing(run: &HarnessRun) -> Standing {
     }
     if phase.is_terminal() {
         let settled = condition::get(&status.conditions, types::RESULT_RECORDED).is_some_and(|recorded| {
-            let never = [Reason::Abandoned, Reason::NoRepository, Reason::ClaimedElsewhere];
+            let never = [Reason::Abandoned, Reason::NoRepository, Reason::ClaimedElsewhere, Reason::NameUsed];
             recorded.status == "True" || never.iter().any(|r| recorded.reason == r.as_str())
         });
         let leaving = run.metadata.deletion_timestamp.is_some();

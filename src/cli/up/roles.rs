@@ -27,7 +27,7 @@ use crate::{
     cache::Caches,
     controllers,
     embedded::{
-        access::TokenFile,
+        access::EmbeddedAccess,
         objects::{self as embedded_objects, EmbeddedStore},
         secrets::SecretFolder,
     },
@@ -64,7 +64,7 @@ impl Roles {
 struct Shared {
     store: Store,
     secrets: Arc<dyn Secrets>,
-    access: Arc<TokenFile>,
+    access: Arc<EmbeddedAccess>,
     audit: Arc<AuditLog>,
     metrics: Arc<Metrics>,
     caches: Caches,
@@ -90,7 +90,9 @@ pub(super) async fn start(
 
     let shared = Shared {
         secrets: secrets(args, &layout)?,
-        access: Arc::new(TokenFile::open(layout.root()).map_err(|e| Error::setup("read the tokens", e))?),
+        access: Arc::new(
+            EmbeddedAccess::open(layout.root()).map_err(|e| Error::setup("read the tokens", e))?,
+        ),
         audit: Arc::new(AuditLog::file(&layout.audit()).map_err(|e| Error::setup("open the audit log", e))?),
         metrics: Arc::new(Metrics::new()),
         store: store.clone(),
