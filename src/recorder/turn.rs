@@ -143,7 +143,9 @@ impl Desk {
                 tracing::error!(error = &error as &dyn std::error::Error, "a delivery could not be prepared");
                 // Nobody knows whose it was: all ask again, and those that are still at work are found.
                 let uids: Vec<Uid> = self.waiting.keys().cloned().collect();
-                uids.iter().for_each(|uid| self.answer(uid, Receipt::Waiting));
+                for uid in &uids {
+                    self.answer(uid, Receipt::Waiting);
+                }
                 None
             }
         }
@@ -181,6 +183,10 @@ impl Desk {
         }
         let jobs = self.jobs(world, repository.is_some()).await;
         if jobs.is_empty() {
+            // Nobody waits for the remote to change its mind: the next claim finds out.
+            if let (Some(_), Some(repository)) = (self.refusal.take(), &repository) {
+                self.ready(repository).await;
+            }
             return;
         }
         if let Some(repository) = repository {
@@ -236,7 +242,7 @@ impl Desk {
                     self.tell(run, &news).await;
                 }
                 (Side::Ours, Need::Claim) => {
-                    jobs.push(Job { run: run.clone(), subject, result: None, delivery: None })
+                    jobs.push(Job { run: run.clone(), subject, result: None, delivery: None });
                 }
                 (Side::Ours, Need::Record) => {
                     let entry = subject.clone().without_report(run, &self.context.holder, now);
@@ -313,7 +319,7 @@ impl Desk {
                 self.tell(run, &News::RanBefore { entry, commit }).await;
             }
             Some(Err(error)) => {
-                tracing::warn!(error = %Chain(&error), run = %subject.run, "cannot follow a run")
+                tracing::warn!(error = %Chain(&error), run = %subject.run, "cannot follow a run");
             }
             Some(Ok(None)) | None => {}
         }
@@ -397,7 +403,7 @@ impl Desk {
     async fn key(&self, settings: &Settings) -> Result<Arc<SigningKey>, Error> {
         let Some(reference) = &settings.signing_key else { return Ok(self.context.key.clone()) };
         let invalid =
-            |what| Error::Settings { field: "spec.writeBack.signingKeyRef", why: format!("{what}") };
+            |what: String| Error::Settings { field: "spec.writeBack.signingKeyRef", why: what };
         let name: ObjectName = reference.name.parse().map_err(|error| invalid(format!("{error}")))?;
         let data = self.context.secrets.resolve(&settings.namespace, &name, SecretUse::Sign, None).await?;
         let Some(text) = data.get(&reference.key).and_then(|v| std::str::from_utf8(v.expose_secret()).ok())
@@ -473,7 +479,9 @@ impl Desk {
     fn not_yet(&mut self) {
         if self.failures > 0 {
             let uids: Vec<Uid> = self.outgoing.keys().cloned().collect();
-            uids.iter().for_each(|uid| self.answer(uid, Receipt::Waiting));
+            for uid in &uids {
+                    self.answer(uid, Receipt::Waiting);
+                }
         }
     }
 
