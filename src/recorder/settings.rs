@@ -64,7 +64,8 @@ impl Settings {
         if *url == spec.url && followed == Some(branch.as_str()) {
             return Err(invalid("spec.writeBack.branch", "it is the branch that is followed; name another"));
         }
-        let secret = back.secret_ref.as_ref().or_else(|| spec.secret_ref.as_ref().filter(|_| *url == spec.url));
+        let secret =
+            back.secret_ref.as_ref().or_else(|| spec.secret_ref.as_ref().filter(|_| *url == spec.url));
         let secret =
             secret.map(|reference| parse("spec.writeBack.secretRef", &reference.name)).transpose()?;
         let proxy =

@@ -29,7 +29,11 @@ struct Doors;
 
 #[async_trait]
 impl Access for Doors {
-    async fn authenticate(&self, token: &SecretString, audience: Audience) -> Result<Identity, access::Error> {
+    async fn authenticate(
+        &self,
+        token: &SecretString,
+        audience: Audience,
+    ) -> Result<Identity, access::Error> {
         match (token.expose_secret(), audience) {
             (name @ ("ada" | "eve"), Audience::Ostler) => Ok(Identity::User(name.to_owned())),
             ("run-a", Audience::Result) => Ok(Identity::Run {
@@ -53,7 +57,9 @@ impl Access for Doors {
 async fn reader() -> (Router, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let store: Store = Arc::new(EmbeddedStore::open(folder.path()).unwrap());
-    for (namespace, name, tier) in [("team", "a", "x"), ("team", "b", "y"), ("team", "c", "x"), ("hidden", "d", "x")] {
+    for (namespace, name, tier) in
+        [("team", "a", "x"), ("team", "b", "y"), ("team", "c", "x"), ("hidden", "d", "x")]
+    {
         let object = json!({
             "apiVersion": "ostler.dev/v1alpha1", "kind": "Session",
             "metadata": {"namespace": namespace, "name": name, "labels": {"tier": tier}}, "spec": {}
@@ -63,7 +69,12 @@ async fn reader() -> (Router, tempfile::TempDir) {
     let state = State {
         store,
         access: Arc::new(Doors),
-        gates: Arc::new(|| vec![Gate { name: "store".to_owned(), open: true }, Gate { name: "ledger".to_owned(), open: false }]),
+        gates: Arc::new(|| {
+            vec![
+                Gate { name: "store".to_owned(), open: true },
+                Gate { name: "ledger".to_owned(), open: false },
+            ]
+        }),
         metrics: Arc::new(Metrics::new()),
         audit: Arc::new(AuditLog::writer(Box::new(std::io::sink()))),
         clock: Arc::new(jiff::Timestamp::now),
@@ -93,7 +104,13 @@ async fn health_is_open_and_everything_else_is_not() {
     assert_eq!(get(&router, "/healthz", None).await.0, StatusCode::OK);
     let (status, body) = get(&router, "/readyz", None).await;
     assert_eq!((status, &body["gates"][1]["name"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("ledger")));
-    for path in ["/metrics", "/api/v1/sessions", "/api/v1/sessions/team", "/api/v1/sessions/team/a", "/api/v1/nonsense"] {
+    for path in [
+        "/metrics",
+        "/api/v1/sessions",
+        "/api/v1/sessions/team",
+        "/api/v1/sessions/team/a",
+        "/api/v1/nonsense",
+    ] {
         assert_eq!(get(&router, path, None).await.0, StatusCode::UNAUTHORIZED, "{path}");
         assert_eq!(get(&router, path, Some("nobody")).await.0, StatusCode::UNAUTHORIZED, "{path}");
     }
@@ -123,7 +140,12 @@ async fn unknown_and_forbidden_answer_the_same() {
 async fn lists_come_in_pages_and_by_label() {
     let (router, _folder) = reader().await;
     let names = |page: &Value| -> Vec<String> {
-        page["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+        page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|o| o["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
     };
     let (_, page) = get(&router, "/api/v1/sessions/team?limit=2", Some("ada")).await;
     assert_eq!(names(&page), ["a", "b"]);
@@ -154,7 +176,8 @@ fn taking(receipt: Receipt) -> (Router, Seen, tempfile::TempDir) {
     let audit = Arc::new(AuditLog::writer(Box::new(std::io::sink())));
     let clock = Arc::new(jiff::Timestamp::now);
     let spool = folder.path().join("spool");
-    let intake = Intake::new(Arc::new(Doors), deliver, spool, audit, Arc::new(Metrics::new()), clock).unwrap();
+    let intake =
+        Intake::new(Arc::new(Doors), deliver, spool, audit, Arc::new(Metrics::new()), clock).unwrap();
     (api::intake(intake), seen, folder)
 }
 
@@ -177,7 +200,13 @@ fn stream(name: &str, uid: &str) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-async fn put(router: &Router, path: &str, token: &str, digest: Option<&str>, body: Vec<u8>) -> (StatusCode, Value) {
+async fn put(
+    router: &Router,
+    path: &str,
+    token: &str,
+    digest: Option<&str>,
+    body: Vec<u8>,
+) -> (StatusCode, Value) {
     let mut request = Request::put(path).header("authorization", format!("Bearer {token}"));
     if let Some(digest) = digest {
         request = request.header("ostler-digest", digest);
@@ -189,9 +218,7 @@ const RESULT: &str = "/api/v1/runs/team/a/result";
 
 #[tokio::test]
 async fn a_result_is_taken_in_and_answered_as_the_recorder_says() {
-    for (receipt, expected) in
-        [(Receipt::Recorded, 200), (Receipt::Waiting, 202), (Receipt::OtherRun, 409)]
-    {
+    for (receipt, expected) in [(Receipt::Recorded, 200), (Receipt::Waiting, 202), (Receipt::OtherRun, 409)] {
         let (router, seen, _folder) = taking(receipt);
         let (status, body) = put(&router, RESULT, "run-a", None, stream("a", "u-a")).await;
         assert_eq!(status.as_u16(), expected, "{body}");

@@ -24,7 +24,12 @@ async fn a_claim_is_a_signed_commit_and_the_first_one_begins_the_branch() {
     assert_eq!(Some(entry.uid.to_string()), run.metadata.uid);
     let signers = format!("gpg.ssh.allowedSignersFile={}", stage.signers().display());
     stage.repo.bare_git(&["-c", &signers, "verify-commit", "ostler/results"]);
-    let trailers = stage.repo.bare_git(&["log", "-1", "--format=%(trailers:key=Ostler-Run,valueonly)", "ostler/results"]);
+    let trailers = stage.repo.bare_git(&[
+        "log",
+        "-1",
+        "--format=%(trailers:key=Ostler-Run,valueonly)",
+        "ostler/results",
+    ]);
     assert_eq!(trailers.trim(), "team/fix");
     let known = stage.ledger(&running, |s| s.view().is_some_and(|view| view.len() == 1)).await;
     let ledger::State::Ready { tip, .. } = known else { panic!("{known:?}") };

@@ -43,7 +43,10 @@ async fn a_result_is_recorded_with_its_bulk_and_acknowledged_after_that() {
     assert_eq!(running.handle.deliver(delivery.clone()).await, Receipt::Recorded);
     assert!(!delivery.folder.exists(), "the spool is empty again");
     let entry = ResultEntry::from_yaml(&stage.show(&path("fix", File::Result))).unwrap();
-    assert_eq!((entry.outcome, entry.reason, entry.exit_code), (Phase::Succeeded, Reason::Completed, Some(0)));
+    assert_eq!(
+        (entry.outcome, entry.reason, entry.exit_code),
+        (Phase::Succeeded, Reason::Completed, Some(0))
+    );
     assert_eq!(entry.egress.denials[0].host, "evil.example.com");
     assert_eq!(entry.agents_word.usage.unwrap().input_tokens, Some(5));
     assert_eq!(stage.show(&path("fix", File::Summary)), "did it");
@@ -132,7 +135,10 @@ async fn somebody_elses_branch_is_never_overwritten() {
     assert_eq!(running.handle.deliver(delivery).await, Receipt::Recorded);
     assert_eq!(stage.repo.bare_git(&["rev-parse", "ostler/team/fix"]), other);
     let status = stage.get("fix").await.status.unwrap();
-    assert_eq!(condition::get(&status.conditions, condition::types::PUSHED).unwrap().reason, "BranchDiverged");
+    assert_eq!(
+        condition::get(&status.conditions, condition::types::PUSHED).unwrap().reason,
+        "BranchDiverged"
+    );
     running.stop().await;
 }
 
@@ -157,11 +163,13 @@ async fn an_old_end_is_given_up() {
     let stage = Stage::beside(crate::servers::repo::Repo::with_readme(), "holder-1");
     stage.repository(&json!({"giveUpAfter": "1h"})).await;
     let running = stage.start();
-    let status = json!({"phase": "Lost", "reason": "ResultUnavailable", "completionTime": "2020-01-01T00:00:00Z"});
+    let status =
+        json!({"phase": "Lost", "reason": "ResultUnavailable", "completionTime": "2020-01-01T00:00:00Z"});
     stage.run("fix", &json!({"command": ["true"]}), &status).await;
     let given_up = |run: &HarnessRun| {
         let conditions = run.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-        condition::get(&conditions, condition::types::RESULT_RECORDED).is_some_and(|c| c.reason == "Abandoned")
+        condition::get(&conditions, condition::types::RESULT_RECORDED)
+            .is_some_and(|c| c.reason == "Abandoned")
     };
     stage.until("fix", given_up).await;
     running.stop().await;

@@ -167,12 +167,20 @@ impl Stage {
         };
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(run) => run,
-            Err(late) => panic!("{late}: {name} never got there: {:#?} {:#?}", self.get(name).await.status, self.config().await.status),
+            Err(late) => panic!(
+                "{late}: {name} never got there: {:#?} {:#?}",
+                self.get(name).await.status,
+                self.config().await.status
+            ),
         }
     }
 
     /// Waits until the ledger's state is as it should be.
-    pub(crate) async fn ledger(&self, running: &Running, good: impl Fn(&ledger::State) -> bool) -> ledger::State {
+    pub(crate) async fn ledger(
+        &self,
+        running: &Running,
+        good: impl Fn(&ledger::State) -> bool,
+    ) -> ledger::State {
         let mut seen = running.handle.ledger();
         let state = tokio::time::timeout(PATIENCE, seen.wait_for(|state| good(state))).await;
         let state = state.expect("the ledger's state never got there").unwrap();

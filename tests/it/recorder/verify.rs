@@ -19,7 +19,13 @@ struct Line {
 /// The exit code, and what was printed.
 fn verify(stage: &Stage) -> (u8, String) {
     let (repo, signers) = (stage.repo.bare(), stage.signers());
-    let line = Line::parse_from(["verify", "results", repo.to_str().unwrap(), "--signers", signers.to_str().unwrap()]);
+    let line = Line::parse_from([
+        "verify",
+        "results",
+        repo.to_str().unwrap(),
+        "--signers",
+        signers.to_str().unwrap(),
+    ]);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = verify::run(&line.verify, &mut out, &mut err).unwrap();
     (code, String::from_utf8(out).unwrap() + &String::from_utf8(err).unwrap())
