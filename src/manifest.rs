@@ -11,6 +11,7 @@ mod identity;
 mod reference;
 mod scalar;
 mod scope;
+mod spans;
 mod yaml;
 
 pub use desired::{Desired, Item};

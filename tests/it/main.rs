@@ -17,7 +17,7 @@ mod git_write;
 mod golden;
 mod manifest;
 mod objects;
-mod recorder;
 mod offline;
 mod plan;
+mod recorder;
 mod servers;
