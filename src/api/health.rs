@@ -55,7 +55,7 @@ pub(super) async fn readyz(Shared(state): Shared<State>) -> Response {
     (status, Json(Readiness { ready, gates })).into_response()
 }
 
-/// Counters in the OpenMetrics text format.
+/// Counters as `OpenMetrics` text.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -194,7 +194,6 @@ fn fetch(
 }
 
 /// Accepts the bundle, or says why not.
-#[expect(clippy::type_complexity, reason = "an answer inside of an answer: refused is not failed")]
 fn take_in(
     mirror: &Mirror,
     wanted: &Wanted,

@@ -61,7 +61,7 @@ mod tests {
             "metadata": {"namespace": "team", "name": "r", "uid": "u"}, "spec": {}, "status": status
         });
         let now = "2026-11-21T10:00:00Z".parse().unwrap();
-        need(&serde_json::from_value(run).unwrap(), Duration::from_secs(3600), now)
+        need(&serde_json::from_value(run).unwrap(), Duration::from_hours(1), now)
     }
 
     #[test]

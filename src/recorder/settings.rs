@@ -64,7 +64,8 @@ impl Settings {
         if *url == spec.url && followed == Some(branch.as_str()) {
             return Err(invalid("spec.writeBack.branch", "it is the branch that is followed; name another"));
         }
-        let secret = back.secret_ref.as_ref().or(spec.secret_ref.as_ref().filter(|_| *url == spec.url));
+        let secret =
+            back.secret_ref.as_ref().or_else(|| spec.secret_ref.as_ref().filter(|_| *url == spec.url));
         let secret =
             secret.map(|reference| parse("spec.writeBack.secretRef", &reference.name)).transpose()?;
         let proxy =
@@ -81,7 +82,7 @@ impl Settings {
             ledger_signers: back.ledger_signers,
             claim: back.claim.unwrap_or(ClaimMode::Git),
             window: duration(back.window, Duration::from_millis(200)),
-            give_up_after: duration(back.give_up_after, Duration::from_secs(24 * 3600)),
+            give_up_after: duration(back.give_up_after, Duration::from_hours(24)),
             interval: duration(spec.interval, Duration::from_mins(1)).max(Duration::from_secs(1)),
             timeout: duration(spec.timeout, Duration::from_mins(1)),
             bulk: back.bulk.unwrap_or(Bulk::Refs),
@@ -152,7 +153,7 @@ mod tests {
         let settings = Settings::of(&repository(WriteBack::default())).unwrap();
         assert_eq!(settings.branch.as_str(), BRANCH);
         assert_eq!(settings.window, Duration::from_millis(200));
-        assert_eq!(settings.give_up_after, Duration::from_secs(86_400));
+        assert_eq!(settings.give_up_after, Duration::from_hours(24));
         assert_eq!(settings.secret.unwrap().as_str(), "pull");
     }
 

@@ -159,11 +159,8 @@ impl News {
                 claim.commit.clone_from(commit);
             }
             Self::ClaimWaits { reason, message } => set(types::CLAIMED, State::False, *reason, message),
-            Self::RecordWaits { reason, message } => {
-                set(types::RESULT_RECORDED, State::False, *reason, message)
-            }
-            Self::Unrecorded { reason, message } => {
-                set(types::RESULT_RECORDED, State::False, *reason, message)
+            Self::RecordWaits { reason, message } | Self::Unrecorded { reason, message } => {
+                set(types::RESULT_RECORDED, State::False, *reason, message);
             }
             Self::Refused { outcome, reason, message } => {
                 set(types::CLAIMED, State::False, *reason, message);
@@ -193,8 +190,8 @@ impl News {
                 set(types::CLAIMED, State::False, Reason::Recorded, "this name has run before");
                 set(types::RESULT_RECORDED, State::True, Reason::Recorded, &format!("recorded in {commit}"));
                 let message = format!("this name has run before: {} ({})", entry.outcome, entry.reason);
-                status.start_time = status.start_time.take().or(entry.started_at.map(Time));
-                status.completion_time = status.completion_time.take().or(entry.ended_at.map(Time));
+                status.start_time = status.start_time.take().or_else(|| entry.started_at.map(Time));
+                status.completion_time = status.completion_time.take().or_else(|| entry.ended_at.map(Time));
                 ended(status, entry, Some(commit), Reason::Recorded, &message);
             }
         }
@@ -210,11 +207,11 @@ impl std::fmt::Display for News {
             Self::ClaimWaits { reason, message }
             | Self::RecordWaits { reason, message }
             | Self::Unrecorded { reason, message }
-            | Self::Refused { reason, message, .. } => write!(f, "{reason}: {message}"),
+            | Self::Refused { reason, message, .. }
+            | Self::Ended { commit: Err((reason, message)), .. } => write!(f, "{reason}: {message}"),
             Self::Ended { entry, commit: Ok(commit) } => {
                 write!(f, "{} ({}) in {commit}", entry.outcome, entry.reason)
             }
-            Self::Ended { commit: Err((reason, message)), .. } => write!(f, "{reason}: {message}"),
             Self::RanBefore { commit, .. } => write!(f, "this name has run before: {commit}"),
         }
     }
@@ -237,7 +234,7 @@ fn ended(
             .filter(|message| !message.is_empty()),
     });
     status.exit_code = entry.exit_code.map(i64::from).or(status.exit_code);
-    status.usage = entry.agents_word.usage.clone().or(status.usage.take());
+    status.usage = entry.agents_word.usage.clone().or_else(|| status.usage.take());
     if let Some(seen) = &entry.changes {
         status.changes = Some(Changes {
             base: seen.base.as_ref().map(ToString::to_string),

@@ -31,8 +31,8 @@ async fn a_claim_is_a_signed_commit_and_the_first_one_begins_the_branch() {
         "ostler/results",
     ]);
     assert_eq!(trailers.trim(), "team/fix");
-    let state = stage.ledger(&running, |s| s.view().is_some_and(|view| view.len() == 1)).await;
-    let ledger::State::Ready { tip, .. } = state else { panic!("{state:?}") };
+    let known = stage.ledger(&running, |s| s.view().is_some_and(|view| view.len() == 1)).await;
+    let ledger::State::Ready { tip, .. } = known else { panic!("{known:?}") };
     assert_eq!(tip.unwrap().as_str(), stage.tip());
     assert_eq!(stage.config().await.status.unwrap().ledger_tip, Some(stage.tip()));
     running.stop().await;
@@ -189,8 +189,8 @@ async fn a_ledger_that_refuses_pushes_says_what_to_do() {
     std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let running = stage.start();
     stage.asking("a").await;
-    let state = stage.ledger(&running, |state| matches!(state, ledger::State::NotPushable(_))).await;
-    let ledger::State::NotPushable(text) = state else { panic!("{state:?}") };
+    let known = stage.ledger(&running, |state| matches!(state, ledger::State::NotPushable(_))).await;
+    let ledger::State::NotPushable(text) = known else { panic!("{known:?}") };
     for part in ["results are closed", "--claim cluster", "--ledger-url"] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }

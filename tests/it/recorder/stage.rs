@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::servers::repo::Repo;
 
 /// Longer than anything here takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// No Secret exists.
 struct NoSecrets;
@@ -104,8 +104,13 @@ impl Stage {
     }
 
     pub(crate) fn start(&self) -> Running {
+        self.start_on(self.store.clone())
+    }
+
+    /// Starts a recorder that sees the store through another one, such as one with faults.
+    pub(crate) fn start_on(&self, store: Store) -> Running {
         let context = Context {
-            store: self.store.clone(),
+            store,
             secrets: Arc::new(NoSecrets),
             key: self.key.clone(),
             holder: self.holder.clone(),
@@ -162,8 +167,8 @@ impl Stage {
         };
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(run) => run,
-            Err(_) => panic!(
-                "{name} never got there: {:#?} {:#?}",
+            Err(late) => panic!(
+                "{late}: {name} never got there: {:#?} {:#?}",
                 self.get(name).await.status,
                 self.config().await.status
             ),
