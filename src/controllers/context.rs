@@ -8,7 +8,7 @@ use crate::{
     cache::Caches,
     class::Class,
     clock::Clock,
-    ports::{objects, workloads},
+    ports::{Secrets, objects, workloads},
 };
 
 /// What the controllers share.
@@ -19,6 +19,8 @@ pub struct Context {
     pub caches: Caches,
     /// The places.
     pub workloads: Arc<dyn workloads::Workloads>,
+    /// Whose changes runs may wait for.
+    pub secrets: Arc<dyn Secrets>,
     /// The time.
     pub clock: Clock,
     /// Turns that were given and are not in the caches yet.
@@ -32,9 +34,10 @@ impl Context {
         store: objects::Store,
         caches: Caches,
         workloads: Arc<dyn workloads::Workloads>,
+        secrets: Arc<dyn Secrets>,
         clock: Clock,
     ) -> Arc<Self> {
-        Arc::new(Self { store, caches, workloads, clock, turns: super::run::Turns::default() })
+        Arc::new(Self { store, caches, workloads, secrets, clock, turns: super::run::Turns::default() })
     }
 }
 
