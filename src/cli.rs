@@ -2,5 +2,7 @@
 
 mod columns;
 pub mod offline;
+pub mod target;
 pub mod up;
+pub mod verbs;
 pub mod verify;
