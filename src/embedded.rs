@@ -3,3 +3,4 @@
 pub mod access;
 pub mod objects;
 pub mod secrets;
+pub mod workloads;

@@ -24,6 +24,7 @@ mod remote;
 mod repack;
 mod repository;
 mod request;
+pub mod secret;
 mod selection;
 mod session;
 pub mod sign;

@@ -1,1 +1,92 @@
-//! The sidecar of one run: it prepares, watches, records and collects, outside the agent's reach.
+//! The sidecar of one run: what judges the agent, outside the agent's reach.
+//!
+//! [`sidecar`] is the way of a run: bubblewrap and shim, the proof of egress, the workspace, the agent, its end, the
+//! collection, the delivery. It composes [`crate::git`], [`crate::proxy`] and the wire of [`crate::shim`].
+
+mod agent;
+pub mod bubblewrap;
+mod canary;
+mod collection;
+pub mod control;
+mod delivery;
+mod enforcement;
+mod output;
+pub mod place;
+pub mod process;
+mod sidecar;
+mod socket;
+mod usage;
+mod workspace;
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+
+pub use socket::{bind, connect};
+
+/// Reads policies as a run's proxy will; the faults as one text.
+///
+/// # Errors
+/// All faults of all policies.
+pub fn check_policies(policies: &[crate::kinds::egress_policy::EgressPolicySpec]) -> Result<(), String> {
+    sidecar::rules(policies).map(drop)
+}
+
+/// Arguments of `ostler harness`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct HarnessArgs {
+    /// The folder of the place.
+    #[arg(long, required = true)]
+    place: Option<PathBuf>,
+    /// Go on in a session of its own, and end at once.
+    #[arg(long)]
+    detach: bool,
+    #[command(subcommand)]
+    command: Option<HarnessCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum HarnessCommand {
+    /// Read what an agent left in its workspace; runs confined, like the agent itself.
+    Collect(collection::CollectArgs),
+}
+
+/// Runs `ostler harness`.
+///
+/// # Errors
+/// When the place cannot be read, or another sidecar has it.
+pub fn main(args: HarnessArgs) -> anyhow::Result<ExitCode> {
+    match (args.command, args.place) {
+        (Some(HarnessCommand::Collect(args)), _) => collection::collect(&args),
+        (None, Some(place)) if args.detach => detach(&place),
+        (None, Some(place)) => {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let folder = place::Folder::new(std::path::absolute(place)?);
+            runtime.block_on(sidecar::run(folder))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (None, None) => anyhow::bail!("--place is needed"),
+    }
+}
+
+/// Starts the sidecar so that it belongs to nobody: a session of its own, its parent gone.
+fn detach(place: &std::path::Path) -> anyhow::Result<ExitCode> {
+    rustix::process::setsid().context("a session of its own")?;
+    let log = place::Folder::new(place.to_owned()).log();
+    let log = std::fs::File::options().create(true).append(true).open(log).context("the sidecar's log")?;
+    Command::new(std::env::current_exe()?)
+        .args(["harness", "--place"])
+        .arg(place)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context("the sidecar")?;
+    Ok(ExitCode::SUCCESS)
+}

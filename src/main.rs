@@ -1,3 +1,13 @@
 //! The `ostler` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match ostler::cli::main() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ostler: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

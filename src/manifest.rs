@@ -12,6 +12,7 @@ mod identity;
 mod reference;
 mod scalar;
 mod scope;
+mod spans;
 mod yaml;
 
 pub use desired::{Desired, Item};

@@ -11,7 +11,6 @@ mod entries;
 mod error;
 mod prepare;
 mod queue;
-mod remote;
 mod settings;
 mod status;
 mod turn;

@@ -1,1 +1,43 @@
-//! PID 1 of the agent's container.
+//! The shim: PID 1 of the agent's container.
+//!
+//! It holds no secret and decides nothing. It connects to its sidecar, does what the sidecar says (look around, start the
+//! agent, end it) and reports what only PID 1 can see: the exit. When the sidecar goes away it ends, and the kernel ends
+//! everything in its PID namespace with it.
+
+mod launch;
+mod probe;
+mod reaper;
+mod supervise;
+pub mod wire;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+pub use launch::Walls;
+
+/// Arguments of `ostler shim`, which only ostler itself calls.
+#[derive(Debug, Args)]
+pub struct ShimArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Be PID 1: connect to the sidecar and serve it. Standard input brings the nonce.
+    Supervise(supervise::SuperviseArgs),
+    /// Put up the walls of one process and become the agent.
+    Exec(launch::ExecArgs),
+}
+
+/// Runs `ostler shim`.
+///
+/// # Errors
+/// When the sidecar cannot be reached, or goes away before it released the shim.
+pub fn main(args: ShimArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Supervise(args) => Ok(supervise::run(&args)?),
+        Command::Exec(args) => Ok(launch::become_agent(&args)),
+    }
+}

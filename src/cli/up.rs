@@ -2,6 +2,8 @@
 
 mod idle;
 mod key;
+mod ledgers;
+mod places;
 mod progress;
 mod roles;
 pub mod settings;
@@ -63,7 +65,8 @@ pub async fn run(args: UpArgs) -> Result<ExitCode, Error> {
     let stop = CancellationToken::new();
     let roles = roles::start(&args, repository, &state, stop.clone()).await?;
     let shown = progress::show(&roles, args.json, stop.clone());
-    let ended = if args.until_idle { idle::wait(&roles, args.timeout, &stop).await } else { signal(&stop).await };
+    let ended =
+        if args.until_idle { idle::wait(&roles, args.timeout, &stop).await } else { signal(&stop).await };
     stop.cancel();
     roles.ended().await;
     // it ends with the token

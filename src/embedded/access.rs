@@ -89,8 +89,7 @@ struct Hash(String);
 
 impl Hash {
     fn of(token: &str) -> Self {
-        let digest = Sha256::digest(token.as_bytes());
-        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(format!("{:x}", Sha256::digest(token.as_bytes())))
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -120,13 +119,13 @@ struct Tokens {
 
 /// The tokens of a state folder. What is minted or dropped is in the file before the call returns, so that a restart
 /// knows it.
-pub struct TokenFile {
+pub struct EmbeddedAccess {
     path: PathBuf,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     tokens: Mutex<Tokens>,
 }
 
-impl TokenFile {
+impl EmbeddedAccess {
     /// Opens the file `tokens` of a state folder. One process at a time may do so: hold the folder's lock.
     ///
     /// # Errors
@@ -138,7 +137,7 @@ impl TokenFile {
     /// The same with a clock of one's own.
     ///
     /// # Errors
-    /// As [`TokenFile::open`].
+    /// As [`EmbeddedAccess::open`].
     pub fn open_with_clock(
         state: &Path,
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -233,7 +232,7 @@ impl TokenFile {
 }
 
 #[async_trait]
-impl Access for TokenFile {
+impl Access for EmbeddedAccess {
     async fn authenticate(&self, token: &SecretString, audience: Audience) -> Result<Identity, AccessError> {
         let (hash, now) = (Hash::of(token.expose_secret()), (self.clock)());
         let tokens = self.lock();

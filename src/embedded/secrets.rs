@@ -80,14 +80,14 @@ impl SecretFolder {
         let (changes, _) = broadcast::channel(CHANGES);
         let seen = Arc::new(Mutex::new(Digests::new()));
         let (at, told, digests) = (folder.clone(), changes.clone(), Arc::clone(&seen));
-        let watch_error = |source| OpenError::Watch { folder: folder.clone(), source };
+        let unwatched = |source| OpenError::Watch { folder: folder.clone(), source };
         let on_event = move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !event.kind.is_access()) {
                 tell_changes(&at, &digests, &told);
             }
         };
-        let mut watcher = notify::recommended_watcher(on_event).map_err(watch_error)?;
-        watcher.watch(&folder, RecursiveMode::Recursive).map_err(watch_error)?;
+        let mut watcher = notify::recommended_watcher(on_event).map_err(unwatched)?;
+        watcher.watch(&folder, RecursiveMode::Recursive).map_err(unwatched)?;
         // after the watch has begun, so that no change falls in between
         tell_changes(&folder, &seen, &changes);
         Ok(Self { folder, changes, seen, _watcher: watcher })
@@ -99,9 +99,9 @@ fn tell_changes(folder: &Path, seen: &Mutex<Digests>, changes: &broadcast::Sende
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     let now = digests(&folder::read(folder));
     let names = seen.keys().chain(now.keys()).filter(|name| seen.get(*name) != now.get(*name));
-    let changed: std::collections::BTreeSet<Name> = names.cloned().collect();
+    let differing: std::collections::BTreeSet<Name> = names.cloned().collect();
     *seen = now;
-    for name in changed {
+    for name in differing {
         // nobody may be listening
         drop(changes.send(name));
     }

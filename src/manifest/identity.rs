@@ -150,14 +150,40 @@ pub(super) fn metadata(document: &Document, findings: &mut Vec<Finding>) {
             if RESERVED.contains(&key.as_str()) {
                 let message = format!("{key} is set by ostler alone");
                 findings.push(Finding { at: document.spans.key(&at), code: Code::ReservedName, message });
+            } else if let Some(message) = malformed(part, key) {
+                let code = wrong(crate::schema::Code::BadFormat);
+                findings.push(Finding { at: document.spans.key(&at), code, message });
             } else if !value.is_string() {
                 let message = format!("expected a text, got {value}: quote it");
-                findings.push(Finding {
-                    at: document.spans.value(&at),
-                    code: wrong(crate::schema::Code::WrongType),
-                    message,
-                });
+                let code = wrong(crate::schema::Code::WrongType);
+                findings.push(Finding { at: document.spans.value(&at), code, message });
+            } else if part == "labels"
+                && !value.as_str().is_some_and(|text| text.is_empty() || is_name_part(text))
+            {
+                let message = format!("{value} cannot be a label: {NAME_PART}");
+                let code = wrong(crate::schema::Code::BadFormat);
+                findings.push(Finding { at: document.spans.value(&at), code, message });
             }
         }
     }
+}
+
+const NAME_PART: &str =
+    "1 to 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit";
+
+/// What is wrong with the key of a label or annotation; a server refuses the whole object for it.
+fn malformed(part: &str, key: &str) -> Option<String> {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let is_domain =
+        |text: &str| text.len() <= 253 && text.split('.').all(|label| label.parse::<Namespace>().is_ok());
+    if is_name_part(name) && prefix.is_none_or(is_domain) {
+        return None;
+    }
+    Some(format!("{key:?} cannot be a key of {part}: {NAME_PART}, perhaps after a domain and '/'"))
+}
+
+fn is_name_part(text: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    text.len() <= 63 && edge(text.chars().next()) && edge(text.chars().last()) && text.chars().all(inner)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Position, yaml::Spans};
+use super::{Position, spans::Spans};
 use crate::{
     kinds::{Kind, ObjectId},
     names::RepoPath,

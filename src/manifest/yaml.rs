@@ -12,6 +12,7 @@ use super::{
     MAX_DEPTH, MAX_DOCUMENTS, MAX_EXPANDED_BYTES,
     diagnostic::{Code, Position},
     scalar,
+    spans::Spans,
 };
 use crate::schema::escape;
 
@@ -34,37 +35,6 @@ pub(super) struct Document {
     pub spans: Spans,
     /// What was found in it; it counts only when the document is ours.
     pub findings: Vec<Finding>,
-}
-
-/// Where the parts of a document stand, by JSON pointer.
-#[derive(Debug, Default)]
-pub(super) struct Spans {
-    keys: HashMap<String, Position>,
-    values: HashMap<String, Position>,
-}
-
-impl Spans {
-    /// Where a value stands; for one that has no place of its own (an alias, a missing field) the next one above.
-    pub(super) fn value(&self, pointer: &str) -> Position {
-        Self::nearest(&self.values, pointer)
-    }
-
-    /// Where the key of a field stands.
-    pub(super) fn key(&self, pointer: &str) -> Position {
-        self.keys.get(pointer).copied().unwrap_or_else(|| self.value(pointer))
-    }
-
-    fn nearest(places: &HashMap<String, Position>, mut pointer: &str) -> Position {
-        loop {
-            if let Some(place) = places.get(pointer) {
-                return *place;
-            }
-            match pointer.rsplit_once('/') {
-                Some((parent, _)) => pointer = parent,
-                None => return Position { line: 1, column: 1 },
-            }
-        }
-    }
 }
 
 /// All documents of a text that could be read, and what kept the others from it. Empty documents are left out.
@@ -161,7 +131,7 @@ impl<'a> Reader<'a> {
         if depth > MAX_DEPTH {
             return Err(stop(place, Code::TooLarge, format!("nested deeper than {MAX_DEPTH} levels")));
         }
-        self.spans.values.insert(at.to_owned(), place);
+        self.spans.put_value(at, place);
         self.spend(16 + at.len(), place)?;
         let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -215,15 +185,13 @@ impl<'a> Reader<'a> {
             let (event, span) = self.expect_event()?;
             if key == "<<" {
                 merged.push((self.node(event, span, &below, depth + 1)?, place));
-            } else if let Some(first) =
-                self.spans.keys.get(&below).copied().filter(|_| map.contains_key(&key))
-            {
+            } else if let Some(first) = self.spans.known_key(&below).filter(|_| map.contains_key(&key)) {
                 let message = format!("the key {key:?} stands here again; first on line {}", first.line);
                 self.findings.push(Finding { at: place, code: Code::DuplicateKey, message });
                 // read over, in a place of its own so that the first one keeps its spans
                 self.node(event, span, &format!("{below}~"), depth + 1)?;
             } else {
-                self.spans.keys.insert(below.clone(), place);
+                self.spans.put_key(&below, place);
                 let value = self.node(event, span, &below, depth + 1)?;
                 map.insert(key, value);
             }

@@ -13,7 +13,10 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// A Secret does not hold what a remote or a signature needs.
+    /// A remote cannot be put together.
+    #[error("the remote cannot be prepared")]
+    Remote(#[from] git::secret::RemoteError),
+    /// A Secret does not hold what a signature needs.
     #[error("Secret {secret} {what}")]
     Credential {
         /// Its name.
@@ -81,6 +84,7 @@ impl Error {
             Self::Secrets(error) => error.class(),
             Self::Store(error) => error.class(),
             Self::Git(error) => error.class(),
+            Self::Remote(error) => error.class(),
             Self::Commit(_) | Self::Key(_) | Self::Task(_) | Self::Bundle(_) => Class::Bug,
             Self::Push(_) | Self::Io { .. } => Class::Transient,
             Self::Contended(_) => Class::Conflict,

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use kube::ResourceExt;
 
-use super::{Context, Error, code, queue::past, remote};
+use super::{Context, Error, code, queue::past};
 use crate::{
     kinds::{HarnessRun, Reason, Session},
     ledger::entry,
@@ -99,14 +99,21 @@ async fn push(
         Err(error) => return refused(format!("spec.repository.url: {error}")),
     };
     let timeout = std::time::Duration::from_mins(2);
-    let remote =
-        remote::open(context.secrets.as_ref(), &namespace, location, secret.as_ref(), None, timeout).await;
+    let remote = crate::git::secret::remote(
+        context.secrets.as_ref(),
+        &namespace,
+        location,
+        secret.as_ref(),
+        None,
+        timeout,
+    )
+    .await;
     let remote = match remote {
         Ok(remote) => remote,
         Err(error) if error.class() == crate::class::Class::Invalid => {
             return refused(Chain(&error).to_string());
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let folder = context.folder.join("code");
     tokio::task::spawn_blocking(move || code::push(&wanted, &delivery, &folder, &remote, &interrupt)).await?

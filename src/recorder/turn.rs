@@ -20,7 +20,6 @@ use super::{
     entries::Subject,
     prepare::{self, Outgoing, Prepared},
     queue::{self, Need},
-    remote,
     settings::Settings,
     status::{self, News},
     world::{Side, World},
@@ -418,8 +417,15 @@ impl Desk {
         let (secret, proxy) = (settings.secret.as_ref(), settings.proxy.as_ref());
         let secrets = self.context.secrets.as_ref();
         let location = settings.location.clone();
-        let remote =
-            remote::open(secrets, &settings.namespace, location, secret, proxy, settings.timeout).await?;
+        let remote = crate::git::secret::remote(
+            secrets,
+            &settings.namespace,
+            location,
+            secret,
+            proxy,
+            settings.timeout,
+        )
+        .await?;
         let Some(mut branch) = book.branch.take() else {
             return Err(Error::Refused("the ledger is not open".to_owned()));
         };

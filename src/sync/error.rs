@@ -2,7 +2,7 @@
 
 use crate::{
     class::Class,
-    git,
+    git::{self, secret::RemoteError},
     kinds::Reason,
     manifest::InvalidPattern,
     ports::{objects, secrets},
@@ -20,9 +20,9 @@ pub enum Error {
         #[source]
         source: git::Error,
     },
-    /// The credential cannot be had.
-    #[error("failed to get the credential")]
-    Secrets(#[from] secrets::Error),
+    /// The remote cannot be put together.
+    #[error("failed to prepare the remote")]
+    Remote(#[from] RemoteError),
     /// A write to the store failed.
     #[error("failed to {what}")]
     Objects {
@@ -49,7 +49,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Git { source, .. } => source.class(),
-            Self::Secrets(source) => source.class(),
+            Self::Remote(source) => source.class(),
             Self::Objects { source, .. } => source.class(),
             Self::Namespaces(_) | Self::Spec(_) => Class::Invalid,
             Self::Status(_) => Class::Bug,
@@ -65,8 +65,9 @@ impl Error {
             } => Reason::AuthenticationFailed,
             Self::Git { source: git::Error::LimitExceeded { .. }, .. } => Reason::LimitExceeded,
             Self::Git { .. } | Self::Status(_) => Reason::FetchFailed,
-            Self::Secrets(secrets::Error::NotAllowed { .. }) => Reason::SecretNotAllowed,
-            Self::Secrets(_) => Reason::SecretNotFound,
+            Self::Remote(RemoteError::Secret(secrets::Error::NotFound { .. })) => Reason::SecretNotFound,
+            Self::Remote(RemoteError::Git(_)) => Reason::FetchFailed,
+            Self::Remote(_) => Reason::SecretNotAllowed,
             Self::Objects { .. } => Reason::Progressing,
             Self::Namespaces(_) | Self::Spec(_) => Reason::InvalidSpec,
         }

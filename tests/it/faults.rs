@@ -163,7 +163,7 @@ impl Objects for Faulty {
                     plan.swallow -= 1;
                     continue;
                 }
-                let merges = plan.merge_every > 0 && told % plan.merge_every == 0;
+                let merges = plan.merge_every > 0 && told.is_multiple_of(plan.merge_every);
                 let next = std::pin::Pin::new(&mut events).poll_peek(context);
                 let is_same = match next {
                     Poll::Ready(Some(Ok(Event::Apply(next)))) => next.metadata.uid == object.metadata.uid,

@@ -145,7 +145,7 @@ async fn events_are_counted_and_kept() {
         reason: Reason::ALL[0],
         message: message.to_owned(),
     };
-    let (_server, remote) = serve_and_connect(&store, &folder.path().join("s")).await;
+    let (server, remote) = serve_and_connect(&store, &folder.path().join("s")).await;
     store.tell(happening("x")).await;
     store.tell(happening("x")).await;
     remote.tell(happening("y")).await;
@@ -155,7 +155,7 @@ async fn events_are_counted_and_kept() {
     let counted: Vec<_> = events.iter().map(|told| (told.message.as_str(), told.count)).collect();
     assert_eq!(counted, [("x", 2), ("y", 1)]);
     assert!(remote.events(&id("b")).await.unwrap().is_empty());
-    drop((_server, remote, store));
+    drop((server, remote, store));
     // the server's task held the store until it was gone
     let mut reopened = EmbeddedStore::open(&folder.path().join("objects"));
     while matches!(reopened, Err(OpenError::InUse { .. })) {
@@ -257,10 +257,10 @@ struct Modelled {
     marked: bool,
 }
 
-async fn random_writes(seed: u64, path: &Path) {
+async fn random_writes(seed: u64, folder: &Path) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut model: BTreeMap<String, Modelled> = BTreeMap::new();
-    let mut store = open(path);
+    let mut store = open(folder);
     let mut last = 0;
     for step in 0..120 {
         let name = format!("a{}", random.random_range(0..3));
@@ -316,13 +316,13 @@ async fn random_writes(seed: u64, path: &Path) {
             }
             _ => {
                 drop(store);
-                store = open(path);
+                store = open(folder);
             }
         }
         let objects = store.list(Kind::Agent, None).await.unwrap();
-        let seen: BTreeMap<String, Modelled> =
+        let stored: BTreeMap<String, Modelled> =
             objects.iter().map(|object| (object.name_any(), seen(object))).collect();
-        assert_eq!(seen, model, "{context}");
+        assert_eq!(stored, model, "{context}");
         let newest = objects.iter().map(number).max().unwrap_or(last);
         assert!(newest >= last || objects.len() < 3, "{context}: versions never fall");
         last = newest.max(last);
@@ -380,7 +380,8 @@ async fn what_was_answered_survives_a_kill() {
         let written = lines.filter(|line| line.starts_with("written "));
         for line in written.take(20 + 37 * round) {
             let mut words = line.split(' ').skip(1);
-            let (name, version) = (words.next().unwrap().to_owned(), words.next().unwrap().parse::<u64>().unwrap());
+            let (name, version) =
+                (words.next().unwrap().to_owned(), words.next().unwrap().parse::<u64>().unwrap());
             let newest = answered.entry(name).or_default();
             *newest = version.max(*newest);
         }

@@ -32,7 +32,7 @@ pub(crate) fn standing(run: &HarnessRun) -> Standing {
     }
     if phase.is_terminal() {
         let settled = condition::get(&status.conditions, types::RESULT_RECORDED).is_some_and(|recorded| {
-            let never = [Reason::Abandoned, Reason::NoRepository, Reason::ClaimedElsewhere];
+            let never = [Reason::Abandoned, Reason::NoRepository, Reason::ClaimedElsewhere, Reason::NameUsed];
             recorded.status == "True" || never.iter().any(|r| recorded.reason == r.as_str())
         });
         let leaving = run.metadata.deletion_timestamp.is_some();
@@ -123,7 +123,12 @@ pub(super) async fn wait(roles: &Roles, timeout: Duration, stop: &CancellationTo
         }
         return ExitCode::from(2);
     };
-    println!("idle: {} succeeded, {} did not, {} wait", tally.succeeded, tally.other.len(), tally.waiting.len());
+    println!(
+        "idle: {} succeeded, {} did not, {} wait",
+        tally.succeeded,
+        tally.other.len(),
+        tally.waiting.len()
+    );
     for (name, phase) in &tally.other {
         println!("  {name}: {phase}");
     }
@@ -155,7 +160,8 @@ fn look(
     progress: &std::collections::BTreeMap<String, crate::sync::Settled>,
 ) -> Option<(Tally, bool)> {
     let expected = roles.caches.repositories.all();
-    let all = expected.iter().map(|r| progress.get(&r.uid().unwrap_or_default())).collect::<Option<Vec<_>>>()?;
+    let all =
+        expected.iter().map(|r| progress.get(&r.uid().unwrap_or_default())).collect::<Option<Vec<_>>>()?;
     if all.is_empty() || all.iter().any(|settled| settled.busy || settled.rounds == 0) {
         return None;
     }

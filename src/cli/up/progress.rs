@@ -71,7 +71,8 @@ impl Seen {
         let name = format!("{}/{}", repository.namespace().unwrap_or_default(), repository.name_any());
         let conditions = repository.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
         let Some(ready) = condition::get(conditions, types::READY) else { return };
-        let commit = repository.status.as_ref().and_then(|s| s.last_applied.as_ref()).map(|a| a.commit.as_str());
+        let commit =
+            repository.status.as_ref().and_then(|s| s.last_applied.as_ref()).map(|a| a.commit.as_str());
         let short: String = commit.unwrap_or_default().chars().take(12).collect();
         let text = format!("{short} {}", ready.message).trim().to_owned();
         if self.repositories.insert(name.clone(), format!("{}{text}", ready.reason)).as_ref()

@@ -5,7 +5,7 @@ fn run(name: &str, uid: &str) -> RunKey {
     RunKey { namespace: "default".parse().unwrap(), name: name.parse().unwrap(), uid: uid.parse().unwrap() }
 }
 
-async fn may(tokens: &TokenFile, who: &Identity, verb: &str, resource: &str, at: (&str, &str)) -> bool {
+async fn may(tokens: &EmbeddedAccess, who: &Identity, verb: &str, resource: &str, at: (&str, &str)) -> bool {
     let (namespace, name): (Namespace, ObjectName) = (at.0.parse().unwrap(), at.1.parse().unwrap());
     let request = Request { verb, resource, namespace: Some(&namespace), name: Some(&name) };
     tokens.authorize(who, &request).await.unwrap()
@@ -16,7 +16,8 @@ async fn scopes_and_expiry() {
     let state = tempfile::tempdir().unwrap();
     let now = Arc::new(Mutex::new(Timestamp::UNIX_EPOCH));
     let clock = Arc::clone(&now);
-    let tokens = TokenFile::open_with_clock(state.path(), Arc::new(move || *clock.lock().unwrap())).unwrap();
+    let tokens =
+        EmbeddedAccess::open_with_clock(state.path(), Arc::new(move || *clock.lock().unwrap())).unwrap();
     let hour = Timestamp::from_second(3_600).unwrap();
     let read = tokens.mint("reader", Scope::Read, Some(hour)).unwrap();
     let admin = tokens.mint("boss", Scope::Admin, None).unwrap();
@@ -46,12 +47,12 @@ async fn scopes_and_expiry() {
 #[tokio::test]
 async fn a_run_may_deliver_its_own_result_and_nothing_else() {
     let state = tempfile::tempdir().unwrap();
-    let first = TokenFile::open(state.path()).unwrap();
+    let first = EmbeddedAccess::open(state.path()).unwrap();
     let token = first.mint_run_token(&run("a", "u-1")).unwrap();
     first.mint_run_token(&run("b", "u-2")).unwrap();
     drop(first);
 
-    let tokens = TokenFile::open(state.path()).unwrap();
+    let tokens = EmbeddedAccess::open(state.path()).unwrap();
     let who = tokens.authenticate(&token, Audience::Result).await.expect("a restart knows the token");
     assert!(tokens.authenticate(&token, Audience::Ostler).await.is_err());
     assert!(may(&tokens, &who, "update", "harnessruns/result", ("default", "a")).await);
@@ -69,7 +70,7 @@ async fn a_run_may_deliver_its_own_result_and_nothing_else() {
 #[tokio::test]
 async fn tokens_of_a_run_are_bounded_and_the_newest_stay() {
     let state = tempfile::tempdir().unwrap();
-    let tokens = TokenFile::open(state.path()).unwrap();
+    let tokens = EmbeddedAccess::open(state.path()).unwrap();
     let minted: Vec<_> = (0..6).map(|_| tokens.mint_run_token(&run("a", "u-1")).unwrap()).collect();
     let mut good = Vec::new();
     for token in &minted {
@@ -81,7 +82,7 @@ async fn tokens_of_a_run_are_bounded_and_the_newest_stay() {
 #[test]
 fn the_file_holds_no_token_and_must_be_private() {
     let state = tempfile::tempdir().unwrap();
-    let tokens = TokenFile::open(state.path()).unwrap();
+    let tokens = EmbeddedAccess::open(state.path()).unwrap();
     let token = tokens.mint("reader", Scope::Read, None).unwrap();
     assert!(token.expose_secret().starts_with(PREFIX) && token.expose_secret().len() == PREFIX.len() + 43);
     let path = state.path().join("tokens");
@@ -89,8 +90,8 @@ fn the_file_holds_no_token_and_must_be_private() {
     assert!(!text.contains(&token.expose_secret()[PREFIX.len()..]), "only hashes are kept");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(matches!(TokenFile::open(state.path()), Err(Error::Exposed { mode: 0o640, .. })));
+    assert!(matches!(EmbeddedAccess::open(state.path()), Err(Error::Exposed { mode: 0o640, .. })));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&path, "{").unwrap();
-    assert!(matches!(TokenFile::open(state.path()), Err(Error::Malformed { .. })));
+    assert!(matches!(EmbeddedAccess::open(state.path()), Err(Error::Malformed { .. })));
 }

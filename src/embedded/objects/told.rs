@@ -45,7 +45,9 @@ pub struct Told {
 impl Told {
     fn first_time(happening: Happening, now: Timestamp) -> Self {
         let Happening { about, uid, severity, reason, mut message } = happening;
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        while message.len() > MAX_MESSAGE_BYTES {
+            message.pop();
+        }
         let warning = severity == Severity::Warning;
         Self { about, uid, warning, reason, message, count: 1, first: now, last: now }
     }

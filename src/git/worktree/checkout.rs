@@ -66,6 +66,8 @@ impl From<git::Error> for Error {
 /// What to check out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revision {
+    /// Whatever the remote's `HEAD` is.
+    Head,
     /// The tip of a branch.
     Branch(String),
     /// A tag.
@@ -148,6 +150,7 @@ impl Checkout<'_> {
         let mut session = Session::open(self.remote, &budget)?;
         let shallow = self.depth.map_or(Shallow::NoChange, Shallow::DepthAtRemote);
         let name = match &self.revision {
+            Revision::Head => "HEAD".to_owned(),
             Revision::Branch(name) => format!("refs/heads/{name}"),
             Revision::Tag(name) => format!("refs/tags/{name}"),
             Revision::Commit(id) => id.to_string(),
@@ -212,7 +215,7 @@ fn config(url: &str, branch: &str, revision: &Revision) -> String {
             quoted(branch),
             quoted(&format!("refs/heads/{upstream}"))
         ),
-        Revision::Tag(_) | Revision::Commit(_) => String::new(),
+        Revision::Head | Revision::Tag(_) | Revision::Commit(_) => String::new(),
     };
     format!(
         "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n\

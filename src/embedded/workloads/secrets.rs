@@ -1,0 +1,91 @@
+//! Resolves the secrets of a run, for its sidecar.
+
+use super::Options;
+use crate::{
+    git::Location,
+    harness::control::{GitSecret, Given, Value},
+    kinds::Reason,
+    ports::{
+        secrets::{Error as SecretError, SecretData, SecretUse},
+        workloads::{Checkout, ContextContent, Error, PlaceSpec, SecretKey},
+    },
+};
+
+/// All secrets that the run names, each for its use and host.
+pub(super) async fn resolve(options: &Options, spec: &PlaceSpec) -> Result<Given, Error> {
+    let mut git: Vec<GitSecret> = Vec::new();
+    for checkout in checkouts(spec) {
+        let Some(secret) = &checkout.secret else { continue };
+        if git.iter().any(|known| known.secret == *secret && known.url == checkout.url) {
+            continue;
+        }
+        let location: Location = checkout.url.parse().map_err(|error| Error::Refused {
+            run: spec.run.clone(),
+            reason: Reason::InvalidSpec,
+            message: format!("the repository's URL: {error}"),
+        })?;
+        let data = one(options, spec, secret, SecretUse::Git, location.authority().as_deref()).await?;
+        let data = data.into_iter().map(|(key, value)| (key, Value::new(value))).collect();
+        git.push(GitSecret { url: checkout.url.clone(), secret: secret.clone(), data });
+    }
+    let token = (options.tokens)(&spec.run).map_err(|source| Error::Unavailable {
+        run: spec.run.clone(),
+        what: "make its token",
+        source,
+    })?;
+    Ok(Given {
+        token: (&token).into(),
+        git,
+        env: keys(options, spec, &spec.secret_env).await?,
+        files: keys(options, spec, &spec.secret_files).await?,
+    })
+}
+
+fn checkouts(spec: &PlaceSpec) -> impl Iterator<Item = &Checkout> {
+    let contexts = spec.contexts.iter().filter_map(|context| match &context.content {
+        ContextContent::Git { checkout, .. } => Some(checkout),
+        ContextContent::Text(_) => None,
+    });
+    spec.checkout.iter().chain(contexts)
+}
+
+async fn keys(
+    options: &Options,
+    spec: &PlaceSpec,
+    wanted: &[(String, SecretKey)],
+) -> Result<Vec<(String, Value)>, Error> {
+    let mut values = Vec::with_capacity(wanted.len());
+    for (name, SecretKey { secret, key }) in wanted {
+        let mut data = one(options, spec, secret, SecretUse::Env, None).await?;
+        let value = data.remove(key).ok_or_else(|| Error::Refused {
+            run: spec.run.clone(),
+            reason: Reason::SecretNotFound,
+            message: format!("Secret {secret} has no key {key}"),
+        })?;
+        values.push((name.clone(), Value::new(value)));
+    }
+    Ok(values)
+}
+
+async fn one(
+    options: &Options,
+    spec: &PlaceSpec,
+    secret: &crate::names::ObjectName,
+    purpose: SecretUse,
+    host: Option<&str>,
+) -> Result<SecretData, Error> {
+    let refused = |reason, error: SecretError| Error::Refused {
+        run: spec.run.clone(),
+        reason,
+        message: error.to_string(),
+    };
+    options.secrets.resolve(&spec.run.namespace, secret, purpose, host).await.map_err(|error| match error {
+        SecretError::NotFound { .. } => refused(Reason::SecretNotFound, error),
+        SecretError::NotAllowed { .. } | SecretError::Unusable { .. } => {
+            refused(Reason::SecretNotAllowed, error)
+        }
+        SecretError::Unavailable(_) => {
+            Error::Unavailable { run: spec.run.clone(), what: "resolving its secrets", source: error.into() }
+        }
+    })
+}

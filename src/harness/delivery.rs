@@ -1,0 +1,185 @@
+//! Delivers the result to the recorder until it is acknowledged.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
+use rand::Rng;
+use tokio_util::io::ReaderStream;
+
+use super::{
+    control::Given,
+    place::Folder,
+    sidecar::{NotStarted, Sidecar},
+};
+
+/// The first pause between two attempts; it doubles, with jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long the recorder may take to answer: it pushes before it does.
+const ANSWER_TIME: Duration = Duration::from_secs(300);
+/// Characters of a refusal that are repeated.
+const REFUSAL: usize = 512;
+
+/// The packed result.
+pub(super) fn result_file(folder: &Folder) -> PathBuf {
+    folder.outbox().join("result.tar")
+}
+
+/// Its digest.
+pub(super) fn digest_file(folder: &Folder) -> PathBuf {
+    folder.outbox().join("digest")
+}
+
+/// Whether there is something to deliver.
+pub(super) fn is_ready(folder: &Folder) -> bool {
+    result_file(folder).exists()
+}
+
+/// What became of an attempt.
+#[derive(Debug)]
+enum Attempt {
+    Acknowledged,
+    /// Not yet; why.
+    Later(String),
+    /// Not with this token, which a controller that comes back may replace.
+    Unauthorized(String),
+    /// Not as it is; trying again soon changes nothing.
+    Refused(String),
+}
+
+/// Waits until the recorder has acknowledged.
+pub(super) async fn deliver(sidecar: &Arc<Sidecar>) -> io::Result<()> {
+    let digest = std::fs::read_to_string(digest_file(&sidecar.folder))?;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let given = token(sidecar).await;
+        let why = match attempt(sidecar, &given, &digest).await {
+            Ok(Attempt::Acknowledged) => {
+                sidecar.update(|state| state.delivery_error = None);
+                return Ok(());
+            }
+            Ok(Attempt::Later(why)) => why,
+            Ok(Attempt::Refused(why)) => {
+                pause = LONGEST_PAUSE;
+                why
+            }
+            Ok(Attempt::Unauthorized(why)) => {
+                sidecar.forget(&given);
+                why
+            }
+            Err(error) => format!("the recorder cannot be reached: {error}"),
+        };
+        if sidecar.state().borrow().delivery_error.as_deref() != Some(why.as_str()) {
+            sidecar.update(|state| state.delivery_error = Some(why));
+        }
+        tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.5))).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+type Secrets = Arc<Result<Given, NotStarted>>;
+
+/// Waits for a token. A run whose secrets cannot be had still gets one.
+async fn token(sidecar: &Sidecar) -> Secrets {
+    let mut given = sidecar.given();
+    match given.wait_for(Option::is_some).await.ok().and_then(|given| given.clone()) {
+        Some(given) => given,
+        None => std::future::pending().await,
+    }
+}
+
+async fn attempt(sidecar: &Sidecar, given: &Secrets, digest: &str) -> io::Result<Attempt> {
+    let token = match given.as_ref() {
+        Ok(given) => given.token.text().unwrap_or_default(),
+        Err(refused) => return Ok(Attempt::Unauthorized(refused.to_string())),
+    };
+    let request = request(sidecar, token, digest).await?;
+    let stream = super::connect(&sidecar.place.recorder)?;
+    stream.set_nonblocking(true)?;
+    let stream = tokio::net::UnixStream::from_std(stream)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let answered = async {
+        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = answer.status();
+        let body = http_body_util::Limited::new(answer.into_body(), 64 << 10).collect().await;
+        let text =
+            body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+        io::Result::Ok((status, text))
+    };
+    let answered = async {
+        tokio::pin!(answered);
+        tokio::pin!(connection);
+        tokio::select! {
+            answer = &mut answered => answer,
+            ended = &mut connection => {
+                ended.map_err(io::Error::other)?;
+                answered.await
+            }
+        }
+    };
+    let (status, text): (StatusCode, String) = tokio::time::timeout(ANSWER_TIME, answered).await??;
+    Ok(judge(status, &text))
+}
+
+/// What a status means: 200 is pushed, 202 is not yet; others of 4xx do not get better by themselves.
+fn judge(status: StatusCode, text: &str) -> Attempt {
+    let text: String = text.trim().chars().take(REFUSAL).collect();
+    let why = format!("the recorder answered {status}: {text}");
+    match status {
+        StatusCode::OK => Attempt::Acknowledged,
+        StatusCode::UNAUTHORIZED => Attempt::Unauthorized(why),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => {
+            Attempt::Later(why)
+        }
+        status if status.is_client_error() => Attempt::Refused(why),
+        _ => Attempt::Later(why),
+    }
+}
+
+type Body = StreamBody<futures::stream::BoxStream<'static, io::Result<Frame<Bytes>>>>;
+
+async fn request(sidecar: &Sidecar, token: &str, digest: &str) -> io::Result<Request<Body>> {
+    let run = &sidecar.place.spec.run;
+    let file = tokio::fs::File::open(result_file(&sidecar.folder)).await?;
+    let length = file.metadata().await?.len();
+    let stream = futures::StreamExt::boxed(ReaderStream::new(file).map_ok(Frame::data));
+    let mut bearer = http::HeaderValue::from_str(&format!("Bearer {token}")).map_err(io::Error::other)?;
+    bearer.set_sensitive(true);
+    Request::put(format!("/api/v1/runs/{}/{}/result", run.namespace, run.name))
+        .header(header::HOST, "recorder")
+        .header(header::AUTHORIZATION, bearer)
+        .header(header::CONTENT_TYPE, "application/x-tar")
+        .header(header::CONTENT_LENGTH, length)
+        .header("ostler-run-uid", run.uid.as_str())
+        .header("ostler-report-digest", digest)
+        .body(StreamBody::new(stream))
+        .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_200_is_an_acknowledgement() {
+        for (status, expected) in [
+            (200, "Acknowledged"),
+            (202, "Later"),
+            (401, "Unauthorized"),
+            (403, "Refused"),
+            (409, "Later"),
+            (413, "Refused"),
+            (503, "Later"),
+        ] {
+            let attempt = judge(StatusCode::from_u16(status).unwrap(), "");
+            assert!(format!("{attempt:?}").starts_with(expected), "{status} {attempt:?}");
+        }
+    }
+}

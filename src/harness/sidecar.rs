@@ -1,0 +1,277 @@
+//! The way of a run, from its place to the acknowledged result.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio::{net::UnixListener, sync::watch, task::AbortHandle};
+
+use super::{
+    agent, collection,
+    control::{self, Answer, Given, Request},
+    delivery,
+    output::Output,
+    place::{Folder, PlaceFile, State},
+    process::Process,
+};
+use crate::{
+    egress::Ruleset,
+    kinds::{Reason, egress_policy::EgressPolicySpec},
+    ports::workloads::{Stage, StopReason},
+    report::End,
+};
+
+/// How often to look whether the folder is still there.
+const FOLDER_INTERVAL: Duration = Duration::from_millis(500);
+/// How long to wait for the lock: a look at it holds it for a moment.
+const LOCK_TIME: Duration = Duration::from_secs(2);
+
+/// Why the agent was not started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct NotStarted {
+    /// As a reason of the run.
+    pub(super) reason: Reason,
+    /// For people: what to do.
+    pub(super) message: String,
+}
+
+impl NotStarted {
+    /// For `map_err`: the error and all its sources in one line.
+    pub(super) fn because<E: std::error::Error>(
+        reason: Reason,
+        what: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        let what = what.into();
+        move |error| {
+            let mut message = format!("{what}: {error}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                message = format!("{message}: {error}");
+                source = error.source();
+            }
+            Self { reason, message }
+        }
+    }
+}
+
+impl From<NotStarted> for End {
+    fn from(NotStarted { reason, message }: NotStarted) -> Self {
+        Self::NotStarted { reason, message }
+    }
+}
+
+/// What the parts of a sidecar share.
+#[derive(Debug)]
+pub(super) struct Sidecar {
+    pub(super) folder: Folder,
+    pub(super) place: PlaceFile,
+    pub(super) began: Instant,
+    state: watch::Sender<State>,
+    given: watch::Sender<Option<Arc<Result<Given, NotStarted>>>>,
+    stop: watch::Sender<Option<StopReason>>,
+    rules: watch::Sender<Arc<Ruleset>>,
+    controllers: watch::Sender<usize>,
+    output: Output,
+}
+
+/// Runs the sidecar of a place to its end.
+pub(super) async fn run(folder: Folder) -> anyhow::Result<()> {
+    let _lock = lock(&folder).await?;
+    let place = folder.place().context("place.json")?;
+    let own = Process::own()?;
+    let (state, fresh) = match folder.state().context("state.json")? {
+        None => (State::new(own), true),
+        Some(state) if state.stage == Stage::Delivering && delivery::is_ready(&folder) => {
+            (State { sidecar: own, ..state }, false)
+        }
+        // It ran before and did not come so far: nothing is started twice.
+        Some(_) => return Ok(()),
+    };
+    folder.write_state(&state)?;
+    let output = if fresh { Output::create(&folder, place.terminal)? } else { Output::open(&folder)? };
+    let rules = watch::Sender::new(Arc::new(rules(&place.spec.egress).unwrap_or_default()));
+    let sidecar = Arc::new(Sidecar {
+        folder,
+        place,
+        began: Instant::now(),
+        state: watch::Sender::new(state),
+        given: watch::Sender::default(),
+        stop: watch::Sender::default(),
+        rules,
+        controllers: watch::Sender::default(),
+        output,
+    });
+    let listener = super::bind(&sidecar.folder.control()).context("the control socket")?;
+    listener.set_nonblocking(true)?;
+    let serving = tokio::spawn(control::serve(UnixListener::from_std(listener)?, Arc::clone(&sidecar)));
+    let _serving = AbortOnDrop(serving.abort_handle());
+    tokio::select! {
+        lived = sidecar.live(fresh) => lived,
+        // Whatever ran ends with the future that is dropped here.
+        () = sidecar.folder_gone() => Ok(()),
+    }
+}
+
+async fn lock(folder: &Folder) -> anyhow::Result<fs::File> {
+    let deadline = Instant::now() + LOCK_TIME;
+    loop {
+        match folder.lock().context("the lock of the place")? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() > deadline => anyhow::bail!("the place has a sidecar"),
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Ends a task with whoever needs it.
+#[derive(Debug)]
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The policies of a run as the proxy reads them; the faults as text.
+pub(super) fn rules(policies: &[EgressPolicySpec]) -> Result<Ruleset, String> {
+    let names: Vec<String> = (1..=policies.len()).map(|number| format!("policy {number}")).collect();
+    let named = names.iter().map(String::as_str).zip(policies);
+    Ruleset::parse(named, Vec::new()).map_err(|faults| {
+        let texts: Vec<_> = faults.iter().map(|fault| format!("{fault}: {}", fault.fault)).collect();
+        texts.join("; ")
+    })
+}
+
+impl Sidecar {
+    async fn live(self: &Arc<Self>, fresh: bool) -> anyhow::Result<()> {
+        let mut cage = None;
+        if fresh {
+            let ended = agent::run(self).await;
+            self.output.end().context("the agent's output")?;
+            self.update(|state| {
+                state.stage = Stage::Collecting;
+                state.ended_at = state.started_at.map(|_| Timestamp::now());
+                state.end = Some(ended.end.clone());
+            });
+            cage = ended.cage;
+            let report = collection::gather(self, ended.end, ended.record, ended.notes).await;
+            collection::pack(self, report).await.context("the outbox")?;
+            self.update(|state| state.stage = Stage::Delivering);
+        } else {
+            self.output.end().context("the agent's output")?;
+        }
+        delivery::deliver(self).await?;
+        if let Some(cage) = cage {
+            cage.release().await;
+        }
+        self.update(|state| state.stage = Stage::Released);
+        Ok(())
+    }
+
+    async fn folder_gone(&self) {
+        let inode = || fs::metadata(self.folder.root().join("place.json")).map(|found| found.ino()).ok();
+        let first = inode();
+        while first.is_some() && inode() == first {
+            tokio::time::sleep(FOLDER_INTERVAL).await;
+        }
+    }
+
+    /// Changes the state, for the file and for whoever watches.
+    pub(super) fn update(&self, change: impl FnOnce(&mut State)) {
+        self.state.send_modify(change);
+        if let Err(error) = self.folder.write_state(&self.state.borrow()) {
+            tracing::error!(%error, "the state of the place cannot be written");
+        }
+    }
+
+    /// The state, and its changes.
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// The secrets once they are there.
+    pub(super) fn given(&self) -> watch::Receiver<Option<Arc<Result<Given, NotStarted>>>> {
+        self.given.subscribe()
+    }
+
+    /// Asks for other secrets in place of these, which are of no use.
+    pub(super) fn forget(&self, useless: &Arc<Result<Given, NotStarted>>) {
+        self.given.send_if_modified(|given| given.take_if(|given| Arc::ptr_eq(given, useless)).is_some());
+    }
+
+    /// The policies in force.
+    pub(super) fn rules(&self) -> watch::Receiver<Arc<Ruleset>> {
+        self.rules.subscribe()
+    }
+
+    /// What the agent wrote.
+    pub(super) fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// Carries out a request that needs no more than an answer.
+    pub(super) fn carry_out(&self, request: Request) -> Answer {
+        match request {
+            Request::Provide(given) => {
+                self.given.send_replace(Some(Arc::new(Ok(*given))));
+            }
+            Request::Deny { reason, message } => {
+                self.given.send_replace(Some(Arc::new(Err(NotStarted { reason, message }))));
+            }
+            Request::Stop(reason) => {
+                self.stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason).is_none());
+            }
+            Request::Egress(policies) => match rules(&policies) {
+                Ok(rules) => {
+                    self.rules.send_replace(Arc::new(rules));
+                }
+                Err(faults) => return Answer::Refused(faults),
+            },
+            Request::Logs(_) | Request::Watch => return Answer::Refused("a stream is needed".to_owned()),
+        }
+        Answer::Done
+    }
+
+    /// Counts a controller for as long as the guard lives.
+    pub(super) fn controller_came(&self) -> impl Drop + '_ {
+        struct Here<'a>(&'a watch::Sender<usize>);
+        impl Drop for Here<'_> {
+            fn drop(&mut self) {
+                self.0.send_modify(|count| *count -= 1);
+            }
+        }
+        self.controllers.send_modify(|count| *count += 1);
+        Here(&self.controllers)
+    }
+
+    /// Waits until somebody wants the agent to end.
+    pub(super) async fn stopped(&self) -> StopReason {
+        let mut stop = self.stop.subscribe();
+        let stopped = stop.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
+        match stopped {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until no controller has been here for the place's patience.
+    pub(super) async fn forsaken(&self) {
+        let mut controllers = self.controllers.subscribe();
+        loop {
+            if controllers.wait_for(|count| *count == 0).await.is_err() {
+                return std::future::pending().await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.place.patience()) => return,
+                _ = controllers.wait_for(|count| *count > 0) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Writes the workspace and the agent's home, before the agent starts.
+//!
+//! Nothing here follows a symlink below the workspace or climbs out of it: the checkout is somebody's, and a persistent
+//! workspace was in an agent's hands.
+
+mod confined;
+mod repository;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{
+    control::Given,
+    place::PlaceFile,
+    sidecar::{NotStarted, Sidecar},
+};
+use crate::{
+    kinds::Reason,
+    names::{CommitId, RepoPath},
+    ports::workloads::{ContextContent, ContextFile},
+};
+
+pub(super) use confined::Confined;
+
+/// Who commits when the agent does, unless its own configuration says otherwise.
+const GIT_CONFIG: (&str, &str) = (".gitconfig", "[user]\n\tname = agent\n\temail = agent@ostler.invalid\n");
+
+/// Writes everything; the commit that was checked out. Dropping the future interrupts a clone.
+pub(super) async fn write(
+    sidecar: &Arc<Sidecar>,
+    given: Arc<Result<Given, NotStarted>>,
+) -> Result<Option<CommitId>, NotStarted> {
+    struct Interrupt(Arc<AtomicBool>);
+    impl Drop for Interrupt {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let interrupt = Interrupt(Arc::default());
+    let (sidecar, flag) = (Arc::clone(sidecar), Arc::clone(&interrupt.0));
+    let work = move || {
+        let given = given.as_ref().as_ref().map_err(Clone::clone)?;
+        let folder = &sidecar.folder;
+        let writer = Writer {
+            place: &sidecar.place,
+            given,
+            workspace: folder.workspace(&sidecar.place),
+            interrupt: &flag,
+        };
+        writer.home(&folder.home())?;
+        let base = writer.checkout()?;
+        writer.contexts(folder.root())?;
+        writer.instructions(folder.root())?;
+        Ok(base)
+    };
+    let written = tokio::task::spawn_blocking(work).await;
+    written.unwrap_or_else(|error| Err(NotStarted::because(Reason::PlaceFailed, "the workspace")(error)))
+}
+
+/// Where the base of a workspace is remembered that outlives its place: beside it, out of the agent's reach.
+fn base_file(place: &PlaceFile) -> Option<PathBuf> {
+    place.workspace.as_ref().map(|workspace| workspace.with_extension("base"))
+}
+
+/// Paths in the workspace that are ours, as lines of a `.gitignore`.
+pub(super) fn own_paths(place: &PlaceFile, instructions: bool) -> Vec<String> {
+    let spec = &place.spec;
+    let written = spec.instructions.iter().filter(|_| instructions).map(|(path, _)| path);
+    spec.contexts
+        .iter()
+        .map(|context| &context.path)
+        .chain(written)
+        .map(|path| format!("/{}", escape(path)))
+        .collect()
+}
+
+/// A path as a pattern that means only itself (gitignore(5)).
+fn escape(path: &str) -> String {
+    path.chars()
+        .flat_map(|c| ['\\'].into_iter().filter(move |_| "*?[]\\! #".contains(c)).chain([c]))
+        .collect()
+}
+
+/// The file by which we know that the instructions in the workspace are ours.
+pub(super) const OWN_INSTRUCTIONS: &str = "own-instructions";
+
+struct Writer<'a> {
+    place: &'a PlaceFile,
+    given: &'a Given,
+    workspace: PathBuf,
+    interrupt: &'a AtomicBool,
+}
+
+impl Writer<'_> {
+    fn home(&self, home: &Path) -> Result<(), NotStarted> {
+        let failed =
+            |path: &str| NotStarted::because(Reason::PlaceFailed, format!("the agent's file {path}"));
+        let confined =
+            Confined::open(home).map_err(NotStarted::because(Reason::PlaceFailed, "the agent's home"))?;
+        let own = [(GIT_CONFIG.0.to_owned(), GIT_CONFIG.1.to_owned())];
+        for (path, content) in own.iter().chain(&self.place.spec.home_files) {
+            confined.write(path, content.as_bytes(), 0o600).map_err(|error| failed(path)(error))?;
+        }
+        for (path, value) in &self.given.files {
+            confined.write(path, value.expose(), 0o400).map_err(|error| failed(path)(error))?;
+        }
+        Ok(())
+    }
+
+    /// Clones, unless the workspace has a checkout from an earlier run of its session.
+    fn checkout(&self) -> Result<Option<CommitId>, NotStarted> {
+        let failed = |what| NotStarted::because(Reason::PlaceFailed, what);
+        super::place::private_dir(&self.workspace).map_err(failed("the workspace"))?;
+        let Some(checkout) = &self.place.spec.checkout else { return Ok(None) };
+        let remembered = base_file(self.place);
+        if let Some(base) = remembered.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
+            return base
+                .trim()
+                .parse()
+                .map(Some)
+                .map_err(NotStarted::because(Reason::PlaceFailed, "the base of the workspace"));
+        }
+        let base = repository::check_out(checkout, self.given, &self.workspace, self.interrupt)?;
+        if let Some(path) = remembered {
+            super::place::write_atomically(&path, base.as_str().as_bytes())
+                .map_err(failed("the base of the workspace"))?;
+        }
+        Ok(Some(base))
+    }
+
+    fn contexts(&self, root: &Path) -> Result<(), NotStarted> {
+        let workspace = Confined::open(&self.workspace)
+            .map_err(NotStarted::because(Reason::ContextFailed, "the workspace"))?;
+        for context in &self.place.spec.contexts {
+            let written = self.context(&workspace, root, context);
+            match written {
+                Err(error) if context.optional => {
+                    tracing::warn!(context = context.name, %error, "an optional context is left out");
+                }
+                written => written?,
+            }
+        }
+        Ok(())
+    }
+
+    fn context(&self, workspace: &Confined, root: &Path, context: &ContextFile) -> Result<(), NotStarted> {
+        let what = format!("context {}", context.name);
+        let failed = |error: io::Error| NotStarted::because(Reason::ContextFailed, what.as_str())(error);
+        match &context.content {
+            ContextContent::Text(text) => {
+                workspace.write(&context.path, text.as_bytes(), context.mode).map_err(failed)
+            }
+            ContextContent::Git { checkout, path } => {
+                let clone = tempfile::Builder::new().prefix("context-").tempdir_in(root).map_err(failed)?;
+                repository::check_out(checkout, self.given, clone.path(), self.interrupt)?;
+                let path: Option<RepoPath> = path
+                    .as_deref()
+                    .map(str::parse)
+                    .transpose()
+                    .map_err(NotStarted::because(Reason::ContextFailed, what.as_str()))?;
+                workspace.copy(clone.path(), path.as_ref(), &context.path).map_err(failed)
+            }
+        }
+    }
+
+    /// Only if the checkout has none of its own.
+    fn instructions(&self, root: &Path) -> Result<(), NotStarted> {
+        let Some((path, text)) = &self.place.spec.instructions else { return Ok(()) };
+        let failed = || NotStarted::because(Reason::PlaceFailed, "the instructions");
+        let workspace = Confined::open(&self.workspace).map_err(failed())?;
+        match workspace.create(path, text.as_bytes(), 0o644) {
+            Ok(()) => fs::write(root.join(OWN_INSTRUCTIONS), "").map_err(failed()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(failed()(error)),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The recorder over real repositories and the embedded store.
+
+mod claims;
+mod results;
+mod stage;
+mod verify;
