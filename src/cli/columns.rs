@@ -35,7 +35,8 @@ impl Table {
         let shown = defined.iter().filter(|c| wide || c.priority.unwrap_or(0) == 0);
         let columns = shown.map(column).collect();
         let mut table = Self { columns, with_namespace, widths: Vec::new(), rows: Vec::new() };
-        widen(&mut table.widths, &table.header());
+        let header = table.header();
+        widen(&mut table.widths, &header);
         table
     }
 
@@ -187,7 +188,10 @@ mod tests {
         let mut table = Table::new(Kind::ConfigRepository, false, false);
         table.add(&repository, Timestamp::from_second(0).unwrap());
         let text = table.render(false);
-        assert!(text.split_whitespace().collect::<Vec<_>>().windows(2).any(|w| w == ["True", "Succeeded"]), "{text}");
+        assert!(
+            text.split_whitespace().collect::<Vec<_>>().windows(2).any(|w| w == ["True", "Succeeded"]),
+            "{text}"
+        );
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub enum TargetError {
     )]
     NoKubernetes,
     /// Nothing runs, and nothing ran before.
-    #[error("no `ostler up` is running and none has left its state here; start `ostler up PATH`, or give --state DIR")]
+    #[error(
+        "no `ostler up` is running and none has left its state here; start `ostler up PATH`, or give --state DIR"
+    )]
     Nothing,
     /// The folder holds no state.
     #[error("there is no state of an `ostler up` in {}", .0.display())]

@@ -83,15 +83,6 @@ pub enum Error {
         /// Why, and what to do.
         why: String,
     },
-    /// Something of a repository.
-    #[error("the repository {repository} cannot be read")]
-    Repository {
-        /// Which one.
-        repository: String,
-        /// Why.
-        #[source]
-        source: Box<crate::git::Error>,
-    },
     /// The user's checkout.
     #[error(transparent)]
     Checkout(#[from] checkout::CheckoutError),
@@ -142,11 +133,7 @@ pub async fn run(command: Command, program: clap::Command) -> Result<ExitCode, E
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_into(
-    command: Command,
-    mut program: clap::Command,
-    out: Out<'_>,
-) -> Result<ExitCode, Error> {
+pub async fn run_into(command: Command, mut program: clap::Command, out: Out<'_>) -> Result<ExitCode, Error> {
     match command {
         Command::Get(args) => args.run(out).await,
         Command::Describe(args) => args.run(out).await,

@@ -18,7 +18,9 @@ pub enum EditError {
     #[error("the file has errors: {0}")]
     Unreadable(String),
     /// The text is written in a way that cannot be changed safely.
-    #[error("the spec of {id} is written in a way that cannot be edited safely; set spec.{field}: {value} by hand")]
+    #[error(
+        "the spec of {id} is written in a way that cannot be edited safely; set spec.{field}: {value} by hand"
+    )]
     ByHand {
         /// Which object.
         id: ObjectId,
@@ -91,7 +93,8 @@ impl Spec {
             let at = self.start + 1;
             return Some(format!("{}{quote}{field}{quote}: {value}{comma}{}", &text[..at], &text[at..]));
         }
-        let line = |at: usize| text.get(..at).map(|before| before.rfind('\n').map_or(0, |newline| newline + 1));
+        let line =
+            |at: usize| text.get(..at).map(|before| before.rfind('\n').map_or(0, |newline| newline + 1));
         let first = self.first?;
         let indent = text.get(line(first)?..first)?;
         let below = self.key.end + text.get(self.key.end..)?.find('\n')? + 1;
@@ -119,7 +122,8 @@ impl Node {
 }
 
 fn locate(text: &str, id: &ObjectId, field: &str) -> Option<Spec> {
-    let (mark, body) = text.strip_prefix('\u{feff}').map_or((0, text), |body| (text.len() - body.len(), body));
+    let (mark, body) =
+        text.strip_prefix('\u{feff}').map_or((0, text), |body| (text.len() - body.len(), body));
     let mut options = granit_parser::Options::default();
     options.set_emit_comments(false);
     let mut parser = Parser::new_from_str_with_options(body, options);
@@ -130,7 +134,8 @@ fn locate(text: &str, id: &ObjectId, field: &str) -> Option<Spec> {
             Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => continue,
             event => node(&mut parser, event, span)?,
         };
-        let part = |of: &Node, name: &str| of.entry(name).and_then(|(_, value)| value.text().map(str::to_owned));
+        let part =
+            |of: &Node, name: &str| of.entry(name).and_then(|(_, value)| value.text().map(str::to_owned));
         let metadata = node.entry("metadata").map_or(&Node::Other, |(_, value)| value);
         let is_meant = part(&node, "kind").as_deref() == Some(id.kind.as_str())
             && part(metadata, "name").as_deref() == Some(id.name.as_str())
@@ -143,7 +148,9 @@ fn locate(text: &str, id: &ObjectId, field: &str) -> Option<Spec> {
 
 fn spec(document: &Node, field: &str, mark: usize) -> Option<Spec> {
     let shift = |range: &Range<usize>| range.start + mark..range.end + mark;
-    let (Node::Scalar(_, key), spec @ Node::Map(start, entries)) = document.entry("spec")? else { return None };
+    let (Node::Scalar(_, key), spec @ Node::Map(start, entries)) = document.entry("spec")? else {
+        return None;
+    };
     let first = entries.first().and_then(|(key, _)| match key {
         Node::Scalar(_, range) => Some(range.start + mark),
         _ => None,
@@ -208,8 +215,14 @@ mod tests {
                 "spec: # what\n  # the session\n  sessionRef: {name: ä}   # pay\n",
                 "spec: # what\n  stop: true\n  # the session\n  sessionRef: {name: ä}   # pay\n",
             ),
-            ("spec:\n  stop:   false # not yet\n  args: [a]\n", "spec:\n  stop:   true # not yet\n  args: [a]\n"),
-            ("spec:\n    args: [ä]\n    'stop': !!bool 'false'\n", "spec:\n    args: [ä]\n    'stop': !!bool true\n"),
+            (
+                "spec:\n  stop:   false # not yet\n  args: [a]\n",
+                "spec:\n  stop:   true # not yet\n  args: [a]\n",
+            ),
+            (
+                "spec:\n    args: [ä]\n    'stop': !!bool 'false'\n",
+                "spec:\n    args: [ä]\n    'stop': !!bool true\n",
+            ),
             ("spec: {args: [a]}\n", "spec: {stop: true, args: [a]}\n"),
             ("spec: {}", "spec: {stop: true}"),
             ("\"spec\": {\"args\": []}\n", "\"spec\": {\"stop\": true, \"args\": []}\n"),

@@ -138,9 +138,8 @@ impl Checkout {
             }
             written => written.map_err(|source| CheckoutError::Write { path: path.to_owned(), source })?,
         }
-        let committed = self
-            .git(&["add", "--intent-to-add", "--", path])
-            .and_then(|_| self.commit(path, message));
+        let committed =
+            self.git(&["add", "--intent-to-add", "--", path]).and_then(|_| self.commit(path, message));
         committed.inspect_err(|_| {
             drop(git(&self.top, &["rm", "--cached", "--quiet", "--force", "--", path]));
             drop(fs::remove_file(&file));

@@ -90,7 +90,8 @@ fn header(id: &ObjectId, object: &Object, now: Timestamp) -> String {
     let annotation = |name: &str| object.annotations().get(name).map(String::as_str);
     if let Some(source) = annotation(meta::SOURCE) {
         let path = annotation(meta::SOURCE_PATH).unwrap_or("?");
-        let commit = annotation(meta::SOURCE_COMMIT).map_or_else(String::new, |commit| format!(" at {commit}"));
+        let commit =
+            annotation(meta::SOURCE_COMMIT).map_or_else(String::new, |commit| format!(" at {commit}"));
         rows.push(row(["From:", &format!("{path}{commit}, ConfigRepository {source}")]));
     }
     align(rows.iter())
@@ -132,7 +133,9 @@ fn shortened(mut value: Value) -> Value {
 fn session(text: &mut String, session: &Object) {
     let Some(status) = session.data.get("status") else { return };
     let mut body = format!("{} runs hold a slot\n", status["activeRuns"].as_i64().unwrap_or(0));
-    if let (Some(name), Some(phase)) = (status["lastRun"]["name"].as_str(), status["lastRun"]["phase"].as_str()) {
+    if let (Some(name), Some(phase)) =
+        (status["lastRun"]["name"].as_str(), status["lastRun"]["phase"].as_str())
+    {
         let _ = writeln!(body, "started last: {name}, {phase}");
     }
     section(text, "Runs", &body);
@@ -230,24 +233,27 @@ mod tests {
             last: Timestamp::from_second(50).unwrap(),
         };
         let text = text(Kind::HarnessRun, &json!({"task": {"prompt": "ä".repeat(500)}}), &status, &[told]);
-        has(&text, &[
-            "Created: 1970-01-01T00:00:00Z (60s ago)",
-            "From: x/a.yaml, ConfigRepository team/config",
-            "… (200 more bytes)",
-            "Phase: Failed (NonZeroExit): it ended with 3",
-            "Exit code: 3",
-            "1970-01-01T00:00:05Z Failed NonZeroExit",
-            "Claim: commit c1, holder h",
-            "Result: r1:runs/team/00/a/result.yaml (Failed)",
-            "Branch: ostler/team/a at h1",
-            "Changes: 1 files, +2 -3",
-            "Usage: 10 tokens in, 20 out, 0.1 USD",
-            "Egress: 1 allowed, 2 denied",
-            "2x example.com:443: no rule",
-            "Succeeded False NonZeroExit 30s m",
-            "10s Warning NonZeroExit 2 see the logs",
-            "ostler logs a -n team",
-        ]);
+        has(
+            &text,
+            &[
+                "Created: 1970-01-01T00:00:00Z (60s ago)",
+                "From: x/a.yaml, ConfigRepository team/config",
+                "… (200 more bytes)",
+                "Phase: Failed (NonZeroExit): it ended with 3",
+                "Exit code: 3",
+                "1970-01-01T00:00:05Z Failed NonZeroExit",
+                "Claim: commit c1, holder h",
+                "Result: r1:runs/team/00/a/result.yaml (Failed)",
+                "Branch: ostler/team/a at h1",
+                "Changes: 1 files, +2 -3",
+                "Usage: 10 tokens in, 20 out, 0.1 USD",
+                "Egress: 1 allowed, 2 denied",
+                "2x example.com:443: no rule",
+                "Succeeded False NonZeroExit 30s m",
+                "10s Warning NonZeroExit 2 see the logs",
+                "ostler logs a -n team",
+            ],
+        );
     }
 
     #[test]
@@ -258,16 +264,19 @@ mod tests {
             "diagnosticsTotal": 20, "held": [{"object": "Agent team/b", "reason": "its file has errors"}],
             "history": [{"commit": "a1", "time": "1970-01-01T00:00:05Z"}]
         });
-        has(&text(Kind::ConfigRepository, &json!({"url": "/r"}), &status, &[]), &[
-            "Fetched: f1",
-            "Applied: a1, 3 objects",
-            "Ledger: t1",
-            "x.yaml:3:5: UnknownField: no",
-            "and 19 more",
-            "Agent team/b: its file has errors",
-            "1970-01-01T00:00:05Z a1",
-            "ostler reconcile a -n team",
-        ]);
+        has(
+            &text(Kind::ConfigRepository, &json!({"url": "/r"}), &status, &[]),
+            &[
+                "Fetched: f1",
+                "Applied: a1, 3 objects",
+                "Ledger: t1",
+                "x.yaml:3:5: UnknownField: no",
+                "and 19 more",
+                "Agent team/b: its file has errors",
+                "1970-01-01T00:00:05Z a1",
+                "ostler reconcile a -n team",
+            ],
+        );
     }
 
     #[test]
@@ -277,7 +286,14 @@ mod tests {
             let text = text(kind, &spec, &json!({}), &[]);
             assert!(!text.contains("Conditions") && text.contains("More:"), "{text}");
         }
-        has(&text(Kind::Session, &json!({}), &json!({"activeRuns": 1, "lastRun": {"name": "r", "phase": "Lost"}}), &[]),
-            &["1 runs hold a slot", "started last: r, Lost"]);
+        has(
+            &text(
+                Kind::Session,
+                &json!({}),
+                &json!({"activeRuns": 1, "lastRun": {"name": "r", "phase": "Lost"}}),
+                &[],
+            ),
+            &["1 runs hold a slot", "started last: r, Lost"],
+        );
     }
 }

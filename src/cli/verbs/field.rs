@@ -39,7 +39,8 @@ pub(super) async fn patch(
     advice: &str,
 ) -> Result<(), Error> {
     if set_by_git(object, field) {
-        let file = object.annotations().get(meta::SOURCE_PATH).map(|path| format!(" ({path})")).unwrap_or_default();
+        let file =
+            object.annotations().get(meta::SOURCE_PATH).map(|path| format!(" ({path})")).unwrap_or_default();
         return Err(Error::Refused(format!(
             "Git sets spec.{field} of {id}{file}, and what is changed here would be put back: {advice}"
         )));

@@ -187,7 +187,14 @@ impl Choice {
         self.name.as_ref().is_none_or(|name| object.name_any() == name.as_str())
     }
 
-    fn tell(&self, kind: Kind, change: &Change, table: &mut Table, fresh: bool, out: Out<'_>) -> Result<(), Error> {
+    fn tell(
+        &self,
+        kind: Kind,
+        change: &Change,
+        table: &mut Table,
+        fresh: bool,
+        out: Out<'_>,
+    ) -> Result<(), Error> {
         let object = change.object();
         match (self.form, change) {
             (Some(Form::Json), _) => writeln!(out, "{}", change.to_json())?,
@@ -349,7 +356,10 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         let all = text(choice(&Kind::OURS, None));
-        assert!(all.starts_with("NAME") && all.contains("harnessrun/a\u{fffd}[2J") && all.contains("Running"), "{all}");
+        assert!(
+            all.starts_with("NAME") && all.contains("harnessrun/a\u{fffd}[2J") && all.contains("Running"),
+            "{all}"
+        );
         assert!(!text(choice(&[Kind::HarnessRun], None)).contains("harnessrun/"));
         assert_eq!(text(choice(&Kind::OURS, Some(Form::Name))).lines().count(), 1);
     }

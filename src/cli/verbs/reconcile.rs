@@ -16,10 +16,7 @@ use crate::{
     },
     kinds::{ConfigRepository, Kind, Object, ObjectId, condition, meta},
     names::{CommitId, Namespace, ObjectName},
-    ports::{
-        Objects,
-        objects::{At, id_of, typed},
-    },
+    ports::objects::{At, id_of, typed},
 };
 
 /// Arguments of `ostler reconcile`.
@@ -79,7 +76,7 @@ impl ReconcileArgs {
         }
         let handled = async {
             while let Some(event) = events.next().await {
-                let (Ok(Event::Apply(object) | Event::InitApply(object))) = event else { continue };
+                let Ok(Event::Apply(object) | Event::InitApply(object)) = event else { continue };
                 if object.name_any() == id.name.as_str() && is_handled(&object, &asked) {
                     return Some(object);
                 }
@@ -103,14 +100,16 @@ fn is_handled(repository: &Object, asked: &str) -> bool {
 
 /// The repository that is meant.
 fn pick(listed: Vec<Object>, name: Option<&ObjectName>) -> Result<(ObjectId, Object), Error> {
-    let known = listed.into_iter().filter_map(|object| Some((id_of(Kind::ConfigRepository, &object)?, object)));
+    let known =
+        listed.into_iter().filter_map(|object| Some((id_of(Kind::ConfigRepository, &object)?, object)));
     let mut found: Vec<_> = known.filter(|(id, _)| name.is_none_or(|name| id.name == *name)).collect();
     match (found.len(), name) {
         (1, _) => Ok(found.remove(0)),
         (0, Some(name)) => Err(Error::Usage(format!("there is no ConfigRepository {name}"))),
         (0, None) => Err(Error::Usage("there is no ConfigRepository".to_owned())),
         _ => {
-            let names: Vec<String> = found.iter().map(|(id, _)| format!("{} -n {}", id.name, id.namespace)).collect();
+            let names: Vec<String> =
+                found.iter().map(|(id, _)| format!("{} -n {}", id.name, id.namespace)).collect();
             Err(Error::Usage(format!("which ConfigRepository? One of: {}", names.join(", "))))
         }
     }
@@ -121,8 +120,8 @@ fn tell(short: &str, object: Object, out: Out<'_>) -> Result<ExitCode, Error> {
     let repository: ConfigRepository = typed(object)?;
     let status = repository.status.unwrap_or_default();
     let applied = status.last_applied.as_ref();
-    let applied =
-        applied.map_or_else(String::new, |applied| format!("{} with {} objects", applied.commit, applied.objects));
+    let applied = applied
+        .map_or_else(String::new, |applied| format!("{} with {} objects", applied.commit, applied.objects));
     let ready = condition::get(&status.conditions, condition::types::READY);
     match ready.filter(|ready| ready.status != "True") {
         None => {
@@ -153,7 +152,8 @@ mod tests {
     #[test]
     fn the_only_one_is_meant() {
         let picked = |listed: &[Object], name: Option<&str>| {
-            pick(listed.to_vec(), name.map(|name| name.parse().unwrap()).as_ref()).map(|(id, _)| id.to_string())
+            pick(listed.to_vec(), name.map(|name| name.parse().unwrap()).as_ref())
+                .map(|(id, _)| id.to_string())
         };
         let (a, b) = (repository("x", "a"), repository("y", "b"));
         assert_eq!(picked(&[a.clone()], None).unwrap(), "ConfigRepository x/a");

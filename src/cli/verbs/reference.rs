@@ -26,7 +26,9 @@ impl ObjectArgs {
     pub(super) fn id(&self) -> Result<ObjectId, Error> {
         match choice(&self.object, self.name.as_deref())? {
             (kind, Some(name)) => Ok(ObjectId::new(kind, self.namespace.clone(), name.parse()?)),
-            (kind, None) => Err(Error::Usage(format!("which {kind}? Name it: {}/NAME", kind.typed_names()[1]))),
+            (kind, None) => {
+                Err(Error::Usage(format!("which {kind}? Name it: {}/NAME", kind.typed_names()[1])))
+            }
         }
     }
 

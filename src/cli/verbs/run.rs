@@ -28,7 +28,12 @@ pub struct RunArgs {
     #[arg(long)]
     session: ObjectName,
     /// What the agent is to do
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file", required_unless_present = "prompt_file")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "prompt_file",
+        required_unless_present = "prompt_file"
+    )]
     prompt: Option<String>,
     /// A file with that; - is standard input
     #[arg(long, value_name = "FILE")]
@@ -117,7 +122,9 @@ impl RunArgs {
         let found = objects.iter().find(|(_, object)| object.id == id);
         let (path, _) = found.ok_or_else(|| {
             let folder = self.checkout.display();
-            Error::Refused(format!("{id} is in no committed file of {folder}; name its checkout with -C, or use --print"))
+            Error::Refused(format!(
+                "{id} is in no committed file of {folder}; name its checkout with -C, or use --print"
+            ))
         })?;
         let folder = path.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
         // read where another namespace is the default, it has its own only if it names it
@@ -126,7 +133,12 @@ impl RunArgs {
         Ok((folder.to_owned(), again.objects.iter().any(|object| object.id == id)))
     }
 
-    fn manifest(&self, name: &ObjectName, namespace: Option<&Namespace>, prompt: &str) -> Result<String, Error> {
+    fn manifest(
+        &self,
+        name: &ObjectName,
+        namespace: Option<&Namespace>,
+        prompt: &str,
+    ) -> Result<String, Error> {
         let mut metadata = json!({"name": name});
         if let Some(namespace) = namespace {
             metadata["namespace"] = namespace.as_str().into();
@@ -136,7 +148,8 @@ impl RunArgs {
             spec["agentRef"] = json!({"name": agent});
         }
         spec["task"] = json!({"prompt": prompt});
-        let value: Value = json!({"apiVersion": API_VERSION, "kind": "HarnessRun", "metadata": metadata, "spec": spec});
+        let value: Value =
+            json!({"apiVersion": API_VERSION, "kind": "HarnessRun", "metadata": metadata, "spec": spec});
         let text = get::yaml(&value);
         let path = "run.yaml".parse().expect("a path");
         let outcome = manifest::parse(&path, text.as_bytes(), &scope(&self.namespace));

@@ -5,11 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use serde_json::Value;
 
-use super::{
-    Error, Out,
-    checkout::Checkout,
-    field, reference,
-};
+use super::{Error, Out, checkout::Checkout, field, reference};
 use crate::{
     cli::target::{Plane, TargetArgs},
     kinds::{Kind, Object, ObjectId, Phase},

@@ -56,12 +56,15 @@ impl FromStr for Wanted {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let status = |status: &str| {
-            let known = ["True", "False", "Unknown"].into_iter().find(|word| word.eq_ignore_ascii_case(status));
+            let known =
+                ["True", "False", "Unknown"].into_iter().find(|word| word.eq_ignore_ascii_case(status));
             known.map(str::to_owned).ok_or_else(|| format!("{status:?} is none of True, False and Unknown"))
         };
         match text.split('=').collect::<Vec<_>>()[..] {
             ["delete"] => Ok(Self::Delete),
-            ["condition", type_] if !type_.is_empty() => Ok(Self::Condition(type_.to_owned(), "True".to_owned())),
+            ["condition", type_] if !type_.is_empty() => {
+                Ok(Self::Condition(type_.to_owned(), "True".to_owned()))
+            }
             ["condition", type_, wanted] if !type_.is_empty() => {
                 Ok(Self::Condition(type_.to_owned(), status(wanted)?))
             }
@@ -104,7 +107,9 @@ fn by_phase(wanted: Phase, object: &Object) -> Verdict {
     let mut was = history.into_iter().flatten().filter_map(|at| at["phase"].as_str());
     match phase(object) {
         Some(phase) if phase == wanted || was.any(|phase| phase == wanted.as_str()) => Verdict::Met,
-        Some(phase) if phase.is_terminal() => Verdict::Never(format!("it has ended as {phase}{}", why(object))),
+        Some(phase) if phase.is_terminal() => {
+            Verdict::Never(format!("it has ended as {phase}{}", why(object)))
+        }
         Some(phase) => Verdict::NotYet(format!("it is {phase}{}", why(object))),
         None => Verdict::NotYet("it has no phase yet".to_owned()),
     }
@@ -130,7 +135,11 @@ fn by_condition(type_: &str, wanted: &str, object: &Object) -> Verdict {
     // the recorder may still write these two after the end, until it gave up
     let open = matches!(type_, types::RESULT_RECORDED | types::PUSHED)
         && !matches!(reason, "Abandoned" | "NoRepository" | "PushNotRequested" | "NoChanges");
-    if ended && !open { Verdict::Never(format!("{stands}, and the run has ended")) } else { Verdict::NotYet(stands) }
+    if ended && !open {
+        Verdict::Never(format!("{stands}, and the run has ended"))
+    } else {
+        Verdict::NotYet(stands)
+    }
 }
 
 fn phase(object: &Object) -> Option<Phase> {
@@ -150,7 +159,8 @@ impl WaitArgs {
         }
         let plane = Plane::find(&self.target).await?;
         let now = plane.objects().get(&id).await?;
-        let first = now.as_ref().map_or_else(|| self.wanted.absent(false), |object| self.wanted.judge(object));
+        let first =
+            now.as_ref().map_or_else(|| self.wanted.absent(false), |object| self.wanted.judge(object));
         let mut last = String::new();
         let verdict = match first {
             Verdict::NotYet(why) => {
@@ -241,9 +251,7 @@ mod tests {
 
     #[test]
     fn what_can_still_come_is_waited_for() {
-        let condition = |type_: &str, status: &str, reason: &str, generation: i64| {
-            json!([{"type": type_, "status": status, "reason": reason, "observedGeneration": generation}])
-        };
+        let condition = |type_: &str, status: &str, reason: &str, generation: i64| json!([{"type": type_, "status": status, "reason": reason, "observedGeneration": generation}]);
         let ended = |conditions: Value| json!({"phase": "Failed", "conditions": conditions});
         let cases = [
             ("phase=Running", json!({}), '?'),
@@ -275,7 +283,9 @@ mod tests {
 
     #[test]
     fn what_nobody_can_wait_for_is_refused() {
-        for text in ["", "phase", "phase=running", "condition=", "condition=A=maybe", "delete=1", "jsonpath={.a}"] {
+        for text in
+            ["", "phase", "phase=running", "condition=", "condition=A=maybe", "delete=1", "jsonpath={.a}"]
+        {
             assert!(text.parse::<Wanted>().is_err(), "{text}");
         }
     }

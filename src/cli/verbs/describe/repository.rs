@@ -19,7 +19,11 @@ pub(super) fn tell(text: &mut String, repository: &ConfigRepository) {
         let message = super::one_line(&told.message);
         format!("{}:{}:{}: {}: {message}\n", told.path, told.line, told.column, told.code)
     });
-    section(text, "Diagnostics", &(diagnostics.collect::<String>() + &rest(status.diagnostics.len(), status.diagnostics_total)));
+    section(
+        text,
+        "Diagnostics",
+        &(diagnostics.collect::<String>() + &rest(status.diagnostics.len(), status.diagnostics_total)),
+    );
     let held = status.held.iter().map(|held| format!("{}: {}\n", held.object, super::one_line(&held.reason)));
     section(text, "Held", &(held.collect::<String>() + &rest(status.held.len(), status.held_total)));
     let history = status.history.iter().map(|at| row([&at.time.0.to_string(), &at.commit]));
