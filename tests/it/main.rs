@@ -21,3 +21,4 @@ mod offline;
 mod plan;
 mod recorder;
 mod servers;
+mod verbs;
