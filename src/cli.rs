@@ -2,7 +2,9 @@
 
 mod columns;
 pub mod offline;
+pub mod target;
 pub mod up;
+pub mod verbs;
 pub mod verify;
 
 use std::{io::Write, process::ExitCode};

@@ -5,6 +5,7 @@
 
 mod desired;
 mod diagnostic;
+mod edit;
 mod file;
 mod files;
 mod identity;
@@ -16,6 +17,7 @@ mod yaml;
 
 pub use desired::{Desired, Item};
 pub use diagnostic::{Code, Diagnostic, Position, Severity};
+pub use edit::{EditError, set_flag};
 pub use file::{Authored, FileOutcome, parse};
 pub use files::{Change, Files};
 pub use reference::{Reference, Target};

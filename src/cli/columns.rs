@@ -21,6 +21,7 @@ struct Column {
 pub(crate) struct Table {
     columns: Vec<Column>,
     with_namespace: bool,
+    widths: Vec<usize>,
     rows: Vec<Vec<String>>,
 }
 
@@ -32,7 +33,11 @@ impl Table {
         let defined = crd.and_then(|crd| crd.spec.versions.first()?.additional_printer_columns.clone());
         let defined = defined.unwrap_or_default();
         let shown = defined.iter().filter(|c| wide || c.priority.unwrap_or(0) == 0);
-        Self { columns: shown.map(column).collect(), with_namespace, rows: Vec::new() }
+        let columns = shown.map(column).collect();
+        let mut table = Self { columns, with_namespace, widths: Vec::new(), rows: Vec::new() };
+        let header = table.header();
+        widen(&mut table.widths, &header);
+        table
     }
 
     /// Adds an object.
@@ -45,34 +50,51 @@ impl Table {
         }
         row.push(metadata("name"));
         row.extend(self.columns.iter().map(|column| cell(column, &value, now)));
+        widen(&mut self.widths, &row);
         self.rows.push(row);
     }
 
     /// The header line and the rows, aligned.
     pub(crate) fn render(&self, with_header: bool) -> String {
+        let header = self.header();
+        let rows = std::iter::once(&header).filter(|_| with_header).chain(&self.rows);
+        rows.map(|row| line(row, &self.widths)).collect()
+    }
+
+    /// The same, and forgets the rows: what is added later is aligned with them and comes alone.
+    pub(crate) fn drain(&mut self, with_header: bool) -> String {
+        let text = self.render(with_header);
+        self.rows.clear();
+        text
+    }
+
+    fn header(&self) -> Vec<String> {
         let mut header: Vec<String> = self.columns.iter().map(|c| c.title.to_uppercase()).collect();
         header.insert(0, "NAME".to_owned());
         if self.with_namespace {
             header.insert(0, "NAMESPACE".to_owned());
         }
-        align(std::iter::once(&header).filter(|_| with_header).chain(&self.rows))
+        header
     }
 }
 
 /// Lines of cells, padded to the widest of each column, three spaces apart.
 pub(crate) fn align<'a>(rows: impl Iterator<Item = &'a Vec<String>> + Clone) -> String {
-    let mut widths: Vec<usize> = Vec::new();
-    for row in rows.clone() {
-        widths.resize(widths.len().max(row.len()), 0);
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
+    let mut widths = Vec::new();
+    rows.clone().for_each(|row| widen(&mut widths, row));
+    rows.map(|row| line(row, &widths)).collect()
+}
+
+fn widen(widths: &mut Vec<usize>, row: &[String]) {
+    widths.resize(widths.len().max(row.len()), 0);
+    for (width, cell) in widths.iter_mut().zip(row) {
+        *width = (*width).max(cell.chars().count());
     }
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
-    };
-    rows.map(line).collect()
+}
+
+fn line(row: &[String], widths: &[usize]) -> String {
+    let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+    cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
 }
 
 fn column(defined: &CustomResourceColumnDefinition) -> Column {
@@ -165,6 +187,28 @@ mod tests {
         .unwrap();
         let mut table = Table::new(Kind::ConfigRepository, false, false);
         table.add(&repository, Timestamp::from_second(0).unwrap());
-        assert!(table.render(false).contains("True   Succeeded"));
+        let text = table.render(false);
+        assert!(
+            text.split_whitespace().collect::<Vec<_>>().windows(2).any(|w| w == ["True", "Succeeded"]),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn rows_that_come_later_are_aligned() {
+        let object = |name: &str| -> Object {
+            serde_json::from_value(json!({
+                "apiVersion": "ostler.dev/v1alpha1", "kind": "Agent", "metadata": {"name": name}, "spec": {"preset": "pi"}
+            }))
+            .unwrap()
+        };
+        let mut table = Table::new(Kind::Agent, false, false);
+        let now = Timestamp::from_second(0).unwrap();
+        table.add(&object("a-long-name"), now);
+        let first = table.drain(true);
+        table.add(&object("b"), now);
+        let second = table.drain(false);
+        assert_eq!(second.lines().count(), 1);
+        assert_eq!(first.lines().nth(1).unwrap().find("pi"), second.find("pi"));
     }
 }

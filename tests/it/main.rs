@@ -22,3 +22,4 @@ mod offline;
 mod plan;
 mod recorder;
 mod servers;
+mod verbs;

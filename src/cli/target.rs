@@ -1,0 +1,231 @@
+//! Which control plane a verb speaks to.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::up::state_folder::{self, Layout, StateError};
+use crate::{
+    embedded::objects::{ConnectError, EmbeddedStore, OpenError, RemoteStore, Told, connect},
+    kinds::ObjectId,
+    ports::{Objects, objects},
+};
+
+/// Which control plane is meant; default: the only running `ostler up`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Control plane")]
+pub struct TargetArgs {
+    /// The state folder of an `ostler up`; default: that of the only one that runs
+    #[arg(long, value_name = "DIR", env = "OSTLER_STATE")]
+    pub state: Option<PathBuf>,
+    /// A cluster's kubeconfig (comes with the Kubernetes engine)
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig (comes with the Kubernetes engine)
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+/// Why no control plane can be spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// A cluster was named.
+    #[error(
+        "--kubeconfig and --context come with the Kubernetes engine, which this version does not have; use --state"
+    )]
+    NoKubernetes,
+    /// Nothing runs, and nothing ran before.
+    #[error(
+        "no `ostler up` is running and none has left its state here; start `ostler up PATH`, or give --state DIR"
+    )]
+    Nothing,
+    /// The folder holds no state.
+    #[error("there is no state of an `ostler up` in {}", .0.display())]
+    NoState(PathBuf),
+    /// More than one could be meant.
+    #[error("{what}; choose one with --state:\n  {}", folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join("\n  "))]
+    Several {
+        /// What there is several of.
+        what: &'static str,
+        /// Their state folders.
+        folders: Vec<PathBuf>,
+    },
+    /// A write, or waiting for a change, needs a running control plane.
+    #[error("no `ostler up` is running on {}: nothing there changes; start it, or commit the change", .0.display())]
+    NotRunning(PathBuf),
+    /// The user's folders.
+    #[error("the state folders cannot be found")]
+    State(#[from] StateError),
+    /// Its socket does not answer.
+    #[error("the `ostler up` on {} does not answer", folder.display())]
+    Connect {
+        /// The state folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// The store cannot be read.
+    #[error("the store of {} cannot be read", folder.display())]
+    Open {
+        /// The state folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+}
+
+/// A control plane that a verb speaks to.
+#[derive(Debug)]
+pub struct Plane {
+    layout: Layout,
+    store: Store,
+}
+
+enum Store {
+    Served(RemoteStore),
+    AtRest(Box<EmbeddedStore>),
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Served(_) => "Served",
+            Self::AtRest(_) => "AtRest",
+        })
+    }
+}
+
+impl Plane {
+    /// Finds the control plane and connects: to its socket while it runs, else to its store for reading.
+    ///
+    /// # Errors
+    /// When there is none, when it is not clear which one is meant, or when it cannot be reached.
+    pub async fn find(args: &TargetArgs) -> Result<Self, TargetError> {
+        if args.kubeconfig.is_some() || args.context.is_some() {
+            return Err(TargetError::NoKubernetes);
+        }
+        let folder = match &args.state {
+            Some(folder) => folder.clone(),
+            None => choose(&state_folder::default_root()?)?,
+        };
+        Self::open(&folder).await
+    }
+
+    /// Connects to the control plane of a state folder.
+    async fn open(folder: &Path) -> Result<Self, TargetError> {
+        let layout = Layout::of(folder);
+        let folder = folder.to_owned();
+        let store = if state_folder::is_owned(&layout) {
+            let served = connect(&layout.socket()).await;
+            Store::Served(served.map_err(|source| TargetError::Connect { folder, source })?)
+        } else {
+            match EmbeddedStore::open_read_only(&layout.objects()) {
+                Ok(store) => Store::AtRest(Box::new(store)),
+                Err(OpenError::Missing { .. }) => return Err(TargetError::NoState(folder)),
+                Err(source) => return Err(TargetError::Open { folder, source }),
+            }
+        };
+        Ok(Self { layout, store })
+    }
+
+    /// Its objects, for reading.
+    #[must_use]
+    pub fn objects(&self) -> &dyn Objects {
+        match &self.store {
+            Store::Served(store) => store,
+            Store::AtRest(store) => store.as_ref(),
+        }
+    }
+
+    /// Its objects, for writing and for waiting until they change.
+    ///
+    /// # Errors
+    /// [`TargetError::NotRunning`] when no process serves them.
+    pub fn running(&self) -> Result<&dyn Objects, TargetError> {
+        match &self.store {
+            Store::Served(store) => Ok(store),
+            Store::AtRest(_) => Err(TargetError::NotRunning(self.layout.root().to_owned())),
+        }
+    }
+
+    /// What was told about an object, oldest first.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn events(&self, id: &ObjectId) -> Result<Vec<Told>, objects::Error> {
+        match &self.store {
+            Store::Served(store) => store.events(id).await,
+            Store::AtRest(store) => Ok(store.events(id)),
+        }
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+}
+
+/// The only state folder below `root` that a process owns; when none is owned, the only one there is.
+fn choose(root: &Path) -> Result<PathBuf, TargetError> {
+    let children = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut folders: Vec<PathBuf> = children.filter(|path| Layout::of(path).objects().exists()).collect();
+    folders.sort();
+    let (owned, at_rest): (Vec<_>, Vec<_>) =
+        folders.into_iter().partition(|path| state_folder::is_owned(&Layout::of(path)));
+    let (what, mut candidates) = match owned.len() {
+        0 => ("no `ostler up` is running, and several have left their state", at_rest),
+        _ => ("several `ostler up` are running", owned),
+    };
+    match candidates.len() {
+        0 => Err(TargetError::Nothing),
+        1 => Ok(candidates.remove(0)),
+        _ => Err(TargetError::Several { what, folders: candidates }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use state_folder::StateFolder;
+
+    fn state(root: &Path, name: &str) -> StateFolder {
+        let folder = StateFolder::open(&root.join(name)).unwrap();
+        drop(EmbeddedStore::open(&folder.layout().objects()).unwrap());
+        folder
+    }
+
+    #[test]
+    fn the_only_running_one_is_meant() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        assert!(matches!(choose(&root), Err(TargetError::Nothing)));
+        let one = state(&root, "one");
+        drop(state(&root, "at-rest"));
+        assert_eq!(choose(&root).unwrap(), root.join("one"));
+        let two = state(&root, "two");
+        let several = choose(&root).unwrap_err();
+        assert!(matches!(&several, TargetError::Several { folders, .. } if folders.len() == 2), "{several}");
+        drop((one, two));
+        assert!(matches!(choose(&root), Err(TargetError::Several { folders, .. }) if folders.len() == 3));
+    }
+
+    #[tokio::test]
+    async fn at_rest_it_can_only_be_read() {
+        let root = tempfile::tempdir().unwrap();
+        drop(state(root.path(), "s"));
+        let plane = Plane::open(&root.path().join("s")).await.unwrap();
+        assert!(plane.objects().list(crate::kinds::Kind::Agent, None).await.unwrap().is_empty());
+        assert!(matches!(plane.running(), Err(TargetError::NotRunning(_))));
+        let nowhere = Plane::open(&root.path().join("none")).await;
+        assert!(matches!(nowhere, Err(TargetError::NoState(_))));
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_refused() {
+        let args = TargetArgs { context: Some("prod".to_owned()), ..TargetArgs::default() };
+        assert!(matches!(Plane::find(&args).await, Err(TargetError::NoKubernetes)));
+    }
+}

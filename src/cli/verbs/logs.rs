@@ -1,0 +1,143 @@
+//! `ostler logs`: from the sidecar while the agent runs, from what its place keeps until that goes, then from the ledger.
+
+mod recorded;
+
+use std::{io, process::ExitCode};
+
+use clap::Args;
+use futures::StreamExt;
+use kube::{ResourceExt, runtime::watcher::Event};
+use tokio::{io::AsyncReadExt, net::UnixStream};
+
+use super::{Error, Out, stop::run_name};
+use crate::{
+    cli::{
+        target::{Plane, TargetArgs},
+        up::state_folder::Layout,
+    },
+    harness::{
+        control::{self, Request},
+        place::Folder,
+    },
+    kinds::{HarnessRun, Kind, ObjectId, Phase},
+    names::{Namespace, ObjectName},
+    ports::{
+        Objects,
+        objects::{self, typed},
+        workloads::sidecar::LogsRequest,
+    },
+};
+
+/// Arguments of `ostler logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ostler logs fix-login
+  ostler logs fix-login -f      from the beginning until the agent ends; waits for its start
+The output of a run that has ended is read from the ledger's refs/ostler/runs/NAMESPACE/NAME.")]
+pub struct LogsArgs {
+    /// The run
+    #[arg(value_parser = run_name)]
+    run: ObjectName,
+    /// Its namespace
+    #[arg(short, long, default_value = "default")]
+    namespace: Namespace,
+    /// Go on until the output ends
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Bytes read at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+impl LogsArgs {
+    pub(super) async fn run(self, out: Out<'_>) -> Result<ExitCode, Error> {
+        let id = ObjectId::new(Kind::HarnessRun, self.namespace.clone(), self.run.clone());
+        let plane = Plane::find(&self.target).await?;
+        let mut run = objects::get::<HarnessRun>(plane.objects(), &id.namespace, &id.name).await?;
+        if let Some(found) = &mut run {
+            if self.follow && !has_begun(plane.layout(), found) {
+                *found = begun(plane.running()?, plane.layout(), &id).await?;
+            }
+            if let Some(stream) = at_place(plane.layout(), found, self.follow).await {
+                copy(stream, out).await?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            if kept(plane.layout(), found, out)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+            if !is_terminal(found) {
+                let phase = found.status.as_ref().and_then(|status| status.phase);
+                let phase = phase.map_or("not seen yet", Phase::as_str);
+                let why = format!("it has not started: it is {phase}; `ostler logs -f` waits for it");
+                return Err(Error::NoLogs { run: id, why });
+            }
+        }
+        out.write_all(&recorded::read(plane.objects(), &id, run.as_ref()).await?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn is_terminal(run: &HarnessRun) -> bool {
+    run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal)
+}
+
+/// The place of a run on this machine.
+fn place(layout: &Layout, run: &HarnessRun) -> Option<Folder> {
+    Some(Folder::new(layout.root().join("places").join(run.uid()?)))
+}
+
+fn has_begun(layout: &Layout, run: &HarnessRun) -> bool {
+    is_terminal(run) || place(layout, run).is_some_and(|place| place.control().exists())
+}
+
+/// Waits until the run has a place, or has ended without one.
+async fn begun(objects: &dyn Objects, layout: &Layout, id: &ObjectId) -> Result<HarnessRun, Error> {
+    let mut events = objects.watch(id.kind, Some(id.namespace.clone()));
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Apply(object) | Event::InitApply(object)) if object.name_any() == id.name.as_str() => {
+                let run: HarnessRun = typed(object)?;
+                if has_begun(layout, &run) {
+                    return Ok(run);
+                }
+            }
+            Ok(Event::Delete(object)) if object.name_any() == id.name.as_str() => break,
+            // a broken watch begins again by itself
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err(Error::NotFound(id.clone()))
+}
+
+/// The sidecar's stream, while there is a sidecar.
+async fn at_place(layout: &Layout, run: &HarnessRun, follow: bool) -> Option<UnixStream> {
+    let socket = place(layout, run)?.control();
+    control::open(&socket, &Request::Logs(LogsRequest { since: 0, follow })).await.ok()
+}
+
+async fn copy(mut stream: UnixStream, out: Out<'_>) -> Result<(), Error> {
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        // a sidecar that goes away ends the output
+        let length = stream.read(&mut piece).await.unwrap_or(0);
+        if length == 0 {
+            return Ok(());
+        }
+        out.write_all(&piece[..length])?;
+        out.flush()?;
+    }
+}
+
+/// What a place without a sidecar kept. False: there is no such file.
+fn kept(layout: &Layout, run: &HarnessRun, out: Out<'_>) -> Result<bool, Error> {
+    let Some(path) = place(layout, run).map(|place| place.output()) else { return Ok(false) };
+    let mut file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(Error::File { path, source }),
+    };
+    io::copy(&mut file, out)?;
+    Ok(true)
+}
