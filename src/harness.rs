@@ -65,7 +65,8 @@ pub fn main(args: HarnessArgs) -> anyhow::Result<ExitCode> {
         (Some(HarnessCommand::Collect(args)), _) => collection::collect(&args),
         (None, Some(place)) if args.detach => detach(&place),
         (None, Some(place)) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let folder = place::Folder::new(std::path::absolute(place)?);
             runtime.block_on(sidecar::run(folder))?;
             Ok(ExitCode::SUCCESS)

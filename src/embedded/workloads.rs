@@ -34,7 +34,9 @@ use crate::{
     names::Uid,
     ports::{
         self,
-        workloads::{Error, Place, PlaceSpec, RunKey, SidecarStream, Stage, StopReason, sidecar::LogsRequest},
+        workloads::{
+            Error, Place, PlaceSpec, RunKey, SidecarStream, Stage, StopReason, sidecar::LogsRequest,
+        },
     },
 };
 
@@ -71,7 +73,10 @@ pub struct Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("state", &self.state).field("program", &self.program).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("state", &self.state)
+            .field("program", &self.program)
+            .finish_non_exhaustive()
     }
 }
 
@@ -209,9 +214,11 @@ impl Shared {
 
     /// Refuses what would show the agent more than its author may show it.
     fn check(&self, spec: &PlaceSpec) -> Result<(), Error> {
-        let refused = |message: String| Error::Refused { run: spec.run.clone(), reason: Reason::InvalidSpec, message };
+        let refused =
+            |message: String| Error::Refused { run: spec.run.clone(), reason: Reason::InvalidSpec, message };
         for bind in &spec.binds {
-            let path = fs::canonicalize(bind).map_err(|error| refused(format!("local.binds {bind}: {error}")))?;
+            let path =
+                fs::canonicalize(bind).map_err(|error| refused(format!("local.binds {bind}: {error}")))?;
             let state = fs::canonicalize(&self.options.state).unwrap_or_else(|_| self.options.state.clone());
             let system = ["/proc", "/sys", "/dev", "/run"].iter().any(|folder| path.starts_with(folder));
             if !Path::new(bind).is_absolute() || path == Path::new("/") || system {

@@ -148,7 +148,8 @@ fn start_proxy(
     let resolver = match &sidecar.place.egress_hosts {
         None => Resolver::default(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(NotStarted::because(Reason::InvalidSpec, FILE))?;
+            let text =
+                std::fs::read_to_string(path).map_err(NotStarted::because(Reason::InvalidSpec, FILE))?;
             Resolver::new(HostsFile::parse(&text).map_err(NotStarted::because(Reason::InvalidSpec, FILE))?)
         }
     };
@@ -202,8 +203,12 @@ async fn start(
     let result = match cage.tell(&ToShim::Start(start)) {
         Err(error) => Err(failed(format!("the shim is gone: {error}"))),
         Ok(()) => match cage.next().await {
-            Some((FromShim::Started, ends)) => Reading::start(sidecar, ends).map_err(|error| failed(error.to_string())),
-            Some((FromShim::NotStarted(why), _)) => Err(failed(format!("the agent cannot be started: {why}"))),
+            Some((FromShim::Started, ends)) => {
+                Reading::start(sidecar, ends).map_err(|error| failed(error.to_string()))
+            }
+            Some((FromShim::NotStarted(why), _)) => {
+                Err(failed(format!("the agent cannot be started: {why}")))
+            }
             _ => Err(failed("the shim ended".to_owned())),
         },
     };

@@ -33,7 +33,8 @@ impl Canary {
         let heard = Arc::new(AtomicU64::new(0));
         let mut addresses = Vec::new();
         let mut listening = JoinSet::new();
-        let own = [Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), Some(IpAddr::V6(Ipv6Addr::LOCALHOST)), towards_outside()];
+        let own =
+            [Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), Some(IpAddr::V6(Ipv6Addr::LOCALHOST)), towards_outside()];
         for address in own.into_iter().flatten() {
             // A machine may be without IPv6.
             let Ok(listener) = TcpListener::bind((address, 0)).await else { continue };
@@ -92,8 +93,7 @@ mod tests {
 
     #[test]
     fn anything_open_is_no_proof() {
-        let closed =
-            Seen { interfaces: vec!["lo".into()], reached: vec![], proof: Ok("n".into()) };
+        let closed = Seen { interfaces: vec!["lo".into()], reached: vec![], proof: Ok("n".into()) };
         assert!(judge(&closed, "n", 0, 4).is_ok());
         let open = [
             judge(&Seen { interfaces: vec!["lo".into(), "eth0".into()], ..closed.clone() }, "n", 0, 4),

@@ -27,7 +27,12 @@ const TIME: Duration = Duration::from_secs(600);
 const FOUND_BYTES: u64 = 16 << 20;
 
 /// Makes the report. What cannot be collected becomes a note: a report there always is.
-pub(super) async fn gather(sidecar: &Arc<Sidecar>, end: End, record: FinalRecord, mut notes: Vec<String>) -> Report {
+pub(super) async fn gather(
+    sidecar: &Arc<Sidecar>,
+    end: End,
+    record: FinalRecord,
+    mut notes: Vec<String>,
+) -> Report {
     let state = sidecar.state().borrow().clone();
     let found = match state.started_at {
         None => Found::default(),
@@ -37,7 +42,8 @@ pub(super) async fn gather(sidecar: &Arc<Sidecar>, end: End, record: FinalRecord
         }),
     };
     notes.extend(found.notes);
-    let nothing = ChangesSeen { base: state.base.clone(), head: state.base.clone(), ..ChangesSeen::default() };
+    let nothing =
+        ChangesSeen { base: state.base.clone(), head: state.base.clone(), ..ChangesSeen::default() };
     Report {
         run: sidecar.place.spec.run.clone(),
         place: sidecar.place.uid.to_string(),

@@ -152,7 +152,8 @@ pub struct GitSecret {
 pub async fn ask(socket: &std::path::Path, request: &Request) -> io::Result<()> {
     let mut stream = open(socket, request).await?;
     let mut answer = String::new();
-    tokio::time::timeout(REQUEST_TIME, (&mut stream).take(REQUEST_BYTES).read_to_string(&mut answer)).await??;
+    tokio::time::timeout(REQUEST_TIME, (&mut stream).take(REQUEST_BYTES).read_to_string(&mut answer))
+        .await??;
     match serde_json::from_str(&answer)? {
         Answer::Done => Ok(()),
         Answer::Refused(why) => Err(io::Error::other(why)),
@@ -232,7 +233,11 @@ async fn watch(
     }
 }
 
-async fn follow(output: &Output, request: &LogsRequest, writer: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
+async fn follow(
+    output: &Output,
+    request: &LogsRequest,
+    writer: &mut (impl AsyncWriteExt + Unpin),
+) -> io::Result<()> {
     let mut progress = output.progress();
     let mut next = request.since;
     loop {
@@ -266,7 +271,8 @@ mod tests {
         };
         let request = Request::Provide(Box::new(given));
         assert!(!format!("{request:?}").contains("hunter2"));
-        let Request::Provide(read) = serde_json::from_slice(&serde_json::to_vec(&request).unwrap()).unwrap() else {
+        let Request::Provide(read) = serde_json::from_slice(&serde_json::to_vec(&request).unwrap()).unwrap()
+        else {
             panic!("another request");
         };
         assert_eq!(read.env[0].1.text(), Some("hunter2"));

@@ -1,11 +1,6 @@
 //! Delivers the result to the recorder until it is acknowledged.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -114,7 +109,8 @@ async fn attempt(sidecar: &Sidecar, given: &Secrets, digest: &str) -> io::Result
         let answer = sender.send_request(request).await.map_err(io::Error::other)?;
         let status = answer.status();
         let body = http_body_util::Limited::new(answer.into_body(), 64 << 10).collect().await;
-        let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+        let text =
+            body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         io::Result::Ok((status, text))
     };
     let answered = async {
@@ -139,7 +135,9 @@ fn judge(status: StatusCode, text: &str) -> Attempt {
     match status {
         StatusCode::OK => Attempt::Acknowledged,
         StatusCode::UNAUTHORIZED => Attempt::Unauthorized(why),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => Attempt::Later(why),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => {
+            Attempt::Later(why)
+        }
         status if status.is_client_error() => Attempt::Refused(why),
         _ => Attempt::Later(why),
     }

@@ -4,11 +4,7 @@
 //! kernel's walls around each process stand further out, so that what grows faster than a sample can be taken does not
 //! take the machine with it.
 
-use crate::{
-    kinds::Reason,
-    ports::workloads::Limits,
-    shim::Walls,
-};
+use crate::{kinds::Reason, ports::workloads::Limits, shim::Walls};
 
 /// Room between a limit and the wall behind it, at least: a runtime reserves more than it uses.
 const DATA_ROOM: u64 = 1 << 30;
@@ -26,7 +22,9 @@ pub(super) struct Enforcement {
 
 /// A limit that its author insists on and that cannot be enforced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cpu: {millis}m is not a whole number of cores, and without cgroups only whole cores can be enforced: write {cores}")]
+#[error(
+    "cpu: {millis}m is not a whole number of cores, and without cgroups only whole cores can be enforced: write {cores}"
+)]
 pub(super) struct NotEnforceable {
     millis: u64,
     cores: u64,
@@ -38,7 +36,11 @@ impl NotEnforceable {
 }
 
 /// Decides, given the CPUs that this process may use.
-pub(super) fn plan(limits: &Limits, cpus: &[usize], allow_unenforced: bool) -> Result<Enforcement, NotEnforceable> {
+pub(super) fn plan(
+    limits: &Limits,
+    cpus: &[usize],
+    allow_unenforced: bool,
+) -> Result<Enforcement, NotEnforceable> {
     let millis = limits.cpu_millis.value;
     let cores = millis.div_ceil(1000).max(1);
     let mut missing = Vec::new();
@@ -50,7 +52,11 @@ pub(super) fn plan(limits: &Limits, cpus: &[usize], allow_unenforced: bool) -> R
         }
         missing.push("cpu".to_owned());
     }
-    let own = if all { Vec::new() } else { cpus.iter().copied().take(usize::try_from(cores).unwrap_or(1)).collect() };
+    let own = if all {
+        Vec::new()
+    } else {
+        cpus.iter().copied().take(usize::try_from(cores).unwrap_or(1)).collect()
+    };
     let (memory, disk, processes) =
         (limits.memory_bytes.value, limits.disk_bytes.value, limits.processes.value);
     let walls = Walls {
@@ -69,7 +75,12 @@ mod tests {
 
     fn limits(cpu: u64, authored: bool) -> Limits {
         let of = |value| Limit { value, authored };
-        Limits { cpu_millis: of(cpu), memory_bytes: of(4 << 30), disk_bytes: of(10 << 30), processes: of(1024) }
+        Limits {
+            cpu_millis: of(cpu),
+            memory_bytes: of(4 << 30),
+            disk_bytes: of(10 << 30),
+            processes: of(1024),
+        }
     }
 
     #[test]

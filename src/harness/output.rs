@@ -59,7 +59,8 @@ struct Recording {
 impl Output {
     /// Nothing yet.
     pub(super) fn create(folder: &Folder, terminal: Option<Size>) -> io::Result<Self> {
-        let file = fs::File::options().create(true).truncate(true).read(true).write(true).open(folder.output())?;
+        let file =
+            fs::File::options().create(true).truncate(true).read(true).write(true).open(folder.output())?;
         let recording = terminal.map(|size| Recording::create(&folder.outbox(), size)).transpose()?;
         let kept = Kept { file, in_file: 0, ring: Ring::new(Ring::CAPACITY), recording };
         Ok(Self { kept: Mutex::new(kept), progress: watch::Sender::default() })
@@ -67,7 +68,8 @@ impl Output {
 
     /// What an earlier sidecar left; nothing is added to it.
     pub(super) fn open(folder: &Folder) -> io::Result<Self> {
-        let file = fs::File::options().create(true).truncate(false).read(true).append(true).open(folder.output())?;
+        let file =
+            fs::File::options().create(true).truncate(false).read(true).append(true).open(folder.output())?;
         let length = file.metadata()?.len();
         let kept = Kept { file, in_file: length, ring: Ring::new(0), recording: None };
         Ok(Self { kept: Mutex::new(kept), progress: watch::Sender::new(Progress { length, ended: true }) })

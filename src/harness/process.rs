@@ -103,12 +103,8 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_confuse() {
         let line = "7 (a) S 1) R 3 4 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 2 0 991 0 0";
-        let expected = Entry {
-            process: Process { pid: 7, start: 991 },
-            parent: 3,
-            threads: 2,
-            zombie: false,
-        };
+        let expected =
+            Entry { process: Process { pid: 7, start: 991 }, parent: 3, threads: 2, zombie: false };
         assert_eq!(parse(7, line), Some(expected));
         assert_eq!(parse(7, "7 (x"), None);
     }

@@ -9,11 +9,7 @@ use std::{
 
 use anyhow::Context;
 use jiff::Timestamp;
-use tokio::{
-    net::UnixListener,
-    sync::watch,
-    task::AbortHandle,
-};
+use tokio::{net::UnixListener, sync::watch, task::AbortHandle};
 
 use super::{
     agent, collection,
@@ -47,7 +43,10 @@ pub(super) struct NotStarted {
 
 impl NotStarted {
     /// For `map_err`: the error and all its sources in one line.
-    pub(super) fn because<E: std::error::Error>(reason: Reason, what: impl Into<String>) -> impl FnOnce(E) -> Self {
+    pub(super) fn because<E: std::error::Error>(
+        reason: Reason,
+        what: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
         let what = what.into();
         move |error| {
             let mut message = format!("{what}: {error}");
@@ -276,4 +275,3 @@ impl Sidecar {
         }
     }
 }
-

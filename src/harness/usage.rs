@@ -59,12 +59,16 @@ impl Watched {
         let entries = process::descendants(self.shim).ok()?;
         let threads: u64 = entries.iter().filter(|entry| !entry.zombie).map(|entry| entry.threads).sum();
         if threads > self.limits.processes.value {
-            let message = format!("{threads} processes and threads, the limit is {}", self.limits.processes.value);
+            let message =
+                format!("{threads} processes and threads, the limit is {}", self.limits.processes.value);
             return Some(Passed { reason: Reason::ProcessLimit, message });
         }
         let memory = entries.iter().map(|entry| memory(entry.process.pid)).sum();
         let passed = memory > self.limits.memory_bytes.value;
-        passed.then(|| Passed { reason: Reason::OutOfMemory, message: bytes(memory, self.limits.memory_bytes.value) })
+        passed.then(|| Passed {
+            reason: Reason::OutOfMemory,
+            message: bytes(memory, self.limits.memory_bytes.value),
+        })
     }
 
     async fn disk_passes(&self) -> Passed {
@@ -98,7 +102,8 @@ fn memory(pid: i32) -> u64 {
 }
 
 fn own_memory(status: &str) -> u64 {
-    let kilobytes = |line: &str| line.split_ascii_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
+    let kilobytes =
+        |line: &str| line.split_ascii_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
     let counts = |line: &&str| line.starts_with("RssAnon:") || line.starts_with("RssShmem:");
     status.lines().filter(counts).filter_map(kilobytes).sum::<u64>() * 1024
 }
@@ -133,7 +138,8 @@ mod tests {
 
     #[test]
     fn mapped_files_are_not_the_process_own() {
-        let status = "Name:\tx\nVmRSS:\t 9000 kB\nRssAnon:\t    100 kB\nRssFile:\t 8000 kB\nRssShmem:\t 20 kB\n";
+        let status =
+            "Name:\tx\nVmRSS:\t 9000 kB\nRssAnon:\t    100 kB\nRssFile:\t 8000 kB\nRssShmem:\t 20 kB\n";
         assert_eq!(own_memory(status), 120 * 1024);
     }
 

@@ -47,8 +47,12 @@ pub(super) async fn write(
     let work = move || {
         let given = given.as_ref().as_ref().map_err(Clone::clone)?;
         let folder = &sidecar.folder;
-        let writer =
-            Writer { place: &sidecar.place, given, workspace: folder.workspace(&sidecar.place), interrupt: &flag };
+        let writer = Writer {
+            place: &sidecar.place,
+            given,
+            workspace: folder.workspace(&sidecar.place),
+            interrupt: &flag,
+        };
         writer.home(&folder.home())?;
         let base = writer.checkout()?;
         writer.contexts(folder.root())?;
@@ -68,16 +72,36 @@ fn base_file(place: &PlaceFile) -> Option<PathBuf> {
 pub(super) fn own_paths(place: &PlaceFile, instructions: bool) -> Vec<String> {
     let spec = &place.spec;
     let written = spec.instructions.iter().filter(|_| instructions).map(|(path, _)| path);
-    spec.contexts.iter().map(|context| &context.path).chain(written).map(|path| format!("/{}", escape(path))).collect()
+    spec.contexts
+        .iter()
+        .map(|context| &context.path)
+        .chain(written)
+        .map(|path| format!("/{}", escape(path)))
+        .collect()
 }
 
 /// A path as a pattern that means only itself (gitignore(5)).
 fn escape(path: &str) -> String {
-    path.chars().flat_map(|c| ['\\'].into_iter().filter(move |_| "*?[]\\! #".contains(c)).chain([c])).collect()
+    path.chars()
+        .flat_map(|c| ['\\'].into_iter().filter(move |_| "*?[]\\! #".contains(c)).chain([c]))
+        .collect()
 }
 
 /// The file by which we know that the instructions in the workspace are ours.
 pub(super) const OWN_INSTRUCTIONS: &str = "own-instructions";
+
+/// Deletes all that is in a folder.
+fn empty(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        }?;
+    }
+    Ok(())
+}
 
 struct Writer<'a> {
     place: &'a PlaceFile,
@@ -88,8 +112,10 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn home(&self, home: &Path) -> Result<(), NotStarted> {
-        let failed = |path: &str| NotStarted::because(Reason::PlaceFailed, format!("the agent's file {path}"));
-        let confined = Confined::open(home).map_err(NotStarted::because(Reason::PlaceFailed, "the agent's home"))?;
+        let failed =
+            |path: &str| NotStarted::because(Reason::PlaceFailed, format!("the agent's file {path}"));
+        let confined =
+            Confined::open(home).map_err(NotStarted::because(Reason::PlaceFailed, "the agent's home"))?;
         let own = [(GIT_CONFIG.0.to_owned(), GIT_CONFIG.1.to_owned())];
         for (path, content) in own.iter().chain(&self.place.spec.home_files) {
             confined.write(path, content.as_bytes(), 0o600).map_err(|error| failed(path)(error))?;
@@ -103,11 +129,18 @@ impl Writer<'_> {
     /// Clones, unless the workspace has a checkout from an earlier run of its session.
     fn checkout(&self) -> Result<Option<CommitId>, NotStarted> {
         let failed = |what| NotStarted::because(Reason::PlaceFailed, what);
-        super::place::private_dir(&self.workspace).map_err(failed("the workspace"))?;
         let Some(checkout) = &self.place.spec.checkout else { return Ok(None) };
         let remembered = base_file(self.place);
         if let Some(base) = remembered.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
-            return base.trim().parse().map(Some).map_err(NotStarted::because(Reason::PlaceFailed, "the base of the workspace"));
+            return base
+                .trim()
+                .parse()
+                .map(Some)
+                .map_err(NotStarted::because(Reason::PlaceFailed, "the base of the workspace"));
+        }
+        if remembered.is_some() {
+            // What an interrupted clone left.
+            empty(&self.workspace).map_err(failed("the workspace"))?;
         }
         let base = repository::check_out(checkout, self.given, &self.workspace, self.interrupt)?;
         if let Some(path) = remembered {
@@ -142,9 +175,11 @@ impl Writer<'_> {
             ContextContent::Git { checkout, path } => {
                 let clone = tempfile::Builder::new().prefix("context-").tempdir_in(root).map_err(failed)?;
                 repository::check_out(checkout, self.given, clone.path(), self.interrupt)?;
-                let path: Option<RepoPath> = path.as_deref().map(str::parse).transpose().map_err(
-                    NotStarted::because(Reason::ContextFailed, what.as_str()),
-                )?;
+                let path: Option<RepoPath> = path
+                    .as_deref()
+                    .map(str::parse)
+                    .transpose()
+                    .map_err(NotStarted::because(Reason::ContextFailed, what.as_str()))?;
                 workspace.copy(clone.path(), path.as_ref(), &context.path).map_err(failed)
             }
         }
@@ -161,5 +196,4 @@ impl Writer<'_> {
             Err(error) => Err(failed()(error)),
         }
     }
-
 }

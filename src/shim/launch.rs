@@ -115,7 +115,10 @@ fn terminal(command: &mut Command, size: Size) -> io::Result<Vec<OwnedFd>> {
     let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     rustix::pty::grantpt(&master)?;
     rustix::pty::unlockpt(&master)?;
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(
+        &master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )?;
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&master, size)?;
     command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
@@ -144,8 +147,11 @@ fn walls(args: &ExecArgs) -> io::Result<()> {
         args.cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU).for_each(|cpu| set.set(*cpu));
         rustix::thread::sched_setaffinity(None, &set)?;
     }
-    let limits = [(Resource::Data, args.data), (Resource::Nproc, args.processes), (Resource::Fsize, args.file)];
-    for (resource, value) in limits.into_iter().filter_map(|(resource, value)| value.map(|value| (resource, value))) {
+    let limits =
+        [(Resource::Data, args.data), (Resource::Nproc, args.processes), (Resource::Fsize, args.file)];
+    for (resource, value) in
+        limits.into_iter().filter_map(|(resource, value)| value.map(|value| (resource, value)))
+    {
         // A lower limit that is in force already stays.
         let bound = rustix::process::getrlimit(resource).maximum.map_or(value, |maximum| maximum.min(value));
         rustix::process::setrlimit(resource, Rlimit { current: Some(bound), maximum: Some(bound) })?;

@@ -29,7 +29,12 @@ pub(super) fn look(probe: &Probe) -> io::Result<Seen> {
 
 /// The names in a table as in proc_net(5): two lines of headings, then `name: counters`.
 fn interfaces(table: &str) -> Vec<String> {
-    table.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect()
+    table
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.trim().to_owned())
+        .collect()
 }
 
 fn proof(path: &str) -> io::Result<String> {
@@ -38,7 +43,8 @@ fn proof(path: &str) -> io::Result<String> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: ostler\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(PROOF_BYTES).read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no answer of the proxy"))?;
+    let (head, body) =
+        answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no answer of the proxy"))?;
     if !head.starts_with("HTTP/1.1 200 ") {
         return Err(io::Error::other("the proxy did not prove itself"));
     }

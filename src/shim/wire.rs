@@ -14,7 +14,8 @@ use std::{
 };
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -105,7 +106,10 @@ pub struct Start {
 impl std::fmt::Debug for Start {
     /// Without the environment, which may hold secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Start").field("command", &self.command).field("directory", &self.directory).finish_non_exhaustive()
+        f.debug_struct("Start")
+            .field("command", &self.command)
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
     }
 }
 
@@ -195,7 +199,12 @@ impl Link {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(head)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            rustix::net::recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(head)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            )
         });
         let received = match received {
             Ok(received) => received.bytes,

@@ -91,7 +91,10 @@ mod tests {
         let after = Duration::from_millis(1500);
         assert_eq!(cast.line(after, Event::Output(b"a\"\x1b[m")), "[1.500000, \"o\", \"a\\\"\\u001b[m\"]\n");
         assert_eq!(cast.line(after, Event::Input(b"q")), "[1.500000, \"i\", \"q\"]\n");
-        assert_eq!(cast.line(after, Event::Resize { columns: 80, rows: 24 }), "[1.500000, \"r\", \"80x24\"]\n");
+        assert_eq!(
+            cast.line(after, Event::Resize { columns: 80, rows: 24 }),
+            "[1.500000, \"r\", \"80x24\"]\n"
+        );
         let header: serde_json::Value =
             serde_json::from_str(&Cast::header(80, 24, jiff::Timestamp::UNIX_EPOCH)).unwrap();
         assert_eq!(header["version"], 2);

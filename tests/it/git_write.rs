@@ -12,7 +12,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use ostler::git::{CommitId, Repository, commit::{Change, Draft, Identity, Message, Outcome}, sign::SigningKey};
+use ostler::git::{
+    CommitId, Repository,
+    commit::{Change, Draft, Identity, Message, Outcome},
+    sign::SigningKey,
+};
 
 /// A folder with repositories in it, and programs that see no configuration of this machine.
 struct Lab {
@@ -98,18 +102,25 @@ fn ostler() -> Identity {
 }
 
 fn draft(parent: Option<CommitId>, files: &[(&str, &str)]) -> Draft {
-    let change = |(path, content): &(&str, &str)| Change::Write { path: (*path).into(), content: (*content).into() };
+    let change =
+        |(path, content): &(&str, &str)| Change::Write { path: (*path).into(), content: (*content).into() };
     Draft {
         parent,
         changes: files.iter().map(change).collect(),
         author: ostler(),
         committer: ostler(),
         time: "2026-02-03T04:05:06Z".parse().unwrap(),
-        message: Message::new("record a run", "What happened.", &[("Ostler-Run", "default/fix-login")]).unwrap(),
+        message: Message::new("record a run", "What happened.", &[("Ostler-Run", "default/fix-login")])
+            .unwrap(),
     }
 }
 
-fn commit(repository: &Path, parent: Option<CommitId>, files: &[(&str, &str)], key: Option<&SigningKey>) -> CommitId {
+fn commit(
+    repository: &Path,
+    parent: Option<CommitId>,
+    files: &[(&str, &str)],
+    key: Option<&SigningKey>,
+) -> CommitId {
     match draft(parent, files).write(&Repository::open(repository).unwrap(), key).unwrap() {
         Outcome::Written(id) => id,
         Outcome::Unchanged => panic!("the files are as before"),

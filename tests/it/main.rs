@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
+mod contract;
 mod egress;
-mod servers;
 mod git_write;
 mod harness;
+mod servers;

@@ -3,7 +3,7 @@
 use super::Options;
 use crate::{
     git::Location,
-    harness::control::{Given, GitSecret, Value},
+    harness::control::{GitSecret, Given, Value},
     kinds::Reason,
     ports::{
         secrets::{Error as SecretError, SecretData, SecretUse},
@@ -76,7 +76,9 @@ async fn one(
     };
     options.secrets.resolve(&spec.run.namespace, secret, purpose, host).await.map_err(|error| match error {
         SecretError::NotFound { .. } => refused(Reason::SecretNotFound, error),
-        SecretError::NotAllowed { .. } | SecretError::Unusable { .. } => refused(Reason::SecretNotAllowed, error),
+        SecretError::NotAllowed { .. } | SecretError::Unusable { .. } => {
+            refused(Reason::SecretNotAllowed, error)
+        }
         SecretError::Unavailable(_) => {
             Error::Unavailable { run: spec.run.clone(), what: "resolving its secrets", source: error.into() }
         }

@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     harness::{
         bubblewrap::{self, AgentView, Host},
+        place::private_dir,
         process::{self, Process},
         sidecar::Sidecar,
     },
@@ -100,7 +101,8 @@ impl Cage {
         let complaints = folder.root().join("bwrap.log");
         let mut bwrap = spawn(sidecar, fs::File::create(&complaints)?)?;
         let nonce = uuid::Uuid::new_v4().to_string();
-        let mut stdin = bwrap.stdin.take().ok_or_else(|| io::Error::other("bubblewrap has no standard input"))?;
+        let mut stdin =
+            bwrap.stdin.take().ok_or_else(|| io::Error::other("bubblewrap has no standard input"))?;
         stdin.write_all(nonce.as_bytes()).await?;
         drop(stdin);
         let stream = tokio::select! {
@@ -165,10 +167,16 @@ impl Cage {
             (Ok(()), Ok(Ok(status))) => {
                 let expected = self.seen.map(|exit| exit.code() & 0xFF);
                 if status.code() != expected {
-                    tracing::warn!(?status, ?expected, "the container's exit code is not what its PID 1 reported");
+                    tracing::warn!(
+                        ?status,
+                        ?expected,
+                        "the container's exit code is not what its PID 1 reported"
+                    );
                 }
             }
-            (released, status) => tracing::warn!(?released, ?status, "the container did not end when released"),
+            (released, status) => {
+                tracing::warn!(?released, ?status, "the container did not end when released")
+            }
         }
     }
 }
@@ -178,6 +186,7 @@ fn spawn(sidecar: &Sidecar, complaints: fs::File) -> io::Result<Child> {
     let program = std::env::current_exe()?;
     fs::write(folder.shared().join("ostler"), "")?;
     let workspace = folder.workspace(place);
+    private_dir(&workspace)?;
     let view = AgentView {
         host: &Host::look()?,
         program: &program,
@@ -195,7 +204,9 @@ fn spawn(sidecar: &Sidecar, complaints: fs::File) -> io::Result<Child> {
         .stderr(complaints)
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("bubblewrap (bwrap) cannot be started: {error}")))
+        .map_err(|error| {
+            io::Error::new(error.kind(), format!("bubblewrap (bwrap) cannot be started: {error}"))
+        })
 }
 
 /// Writes our files of `/etc`.
@@ -223,7 +234,9 @@ fn child_of(bwrap: &Child, link: &Link) -> io::Result<Process> {
     let below = process::descendants(parent)?;
     let found = below.iter().map(|entry| entry.process).find(|process| process.pid == pid);
     let found = found.filter(|_| peer.uid == rustix::process::getuid());
-    found.ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "a stranger connected in place of the shim"))
+    found.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::PermissionDenied, "a stranger connected in place of the shim")
+    })
 }
 
 /// Reads the shim's messages in a thread of its own: descriptors come by blocking calls.

@@ -30,7 +30,8 @@ pub(super) fn describe(place: &PlaceFile, given: &Given, walls: Walls) -> Result
         ("NO_PROXY", "localhost,127.0.0.1,::1"),
         ("no_proxy", "localhost,127.0.0.1,::1"),
     ];
-    let mut env: Vec<(String, String)> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let mut env: Vec<(String, String)> =
+        own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     env.extend(spec.env.iter().cloned());
     for (name, value) in &given.env {
         let value = value.text().filter(|text| !text.contains('\0')).ok_or_else(|| NotStarted {

@@ -66,7 +66,10 @@ fn read_all(mut end: fs::File, is_out: bool, to: &mpsc::Sender<Piece>) {
     }
 }
 
-async fn write_down(sidecar: Arc<Sidecar>, mut pieces: mpsc::Receiver<Piece>) -> (RecordReader, io::Result<()>) {
+async fn write_down(
+    sidecar: Arc<Sidecar>,
+    mut pieces: mpsc::Receiver<Piece>,
+) -> (RecordReader, io::Result<()>) {
     let mut record = RecordReader::new(sidecar.place.spec.preset);
     let (began, mut first, mut written) = (std::time::Instant::now(), true, Ok(()));
     while let Some(piece) = pieces.recv().await {
@@ -81,7 +84,8 @@ async fn write_down(sidecar: Arc<Sidecar>, mut pieces: mpsc::Receiver<Piece>) ->
             record.push(&bytes);
         }
         if std::mem::take(&mut first) {
-            sidecar.update(|state| state.startup.first_output_ms = Some(super::milliseconds(began.elapsed())));
+            sidecar
+                .update(|state| state.startup.first_output_ms = Some(super::milliseconds(began.elapsed())));
         }
         // A full disk must not block the agent in its writing: what comes is read on.
         written = written.and_then(|()| sidecar.output().push(&bytes));

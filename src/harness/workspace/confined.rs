@@ -96,7 +96,10 @@ impl Confined {
         let found = from.symlink_metadata()?;
         if found.is_file() {
             *left = left.checked_sub(found.len()).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::FileTooLarge, format!("a context has at most {COPY_BYTES} bytes"))
+                io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    format!("a context has at most {COPY_BYTES} bytes"),
+                )
             })?;
             self.write(to, &fs::read(from)?, found.mode())
         } else if found.is_dir() {
@@ -159,7 +162,8 @@ mod tests {
         symlink("/etc", from.join("way")).unwrap();
         let confined = Confined::open(&to).unwrap();
         confined.copy(&from, Some(&"docs".parse().unwrap()), "ctx").unwrap();
-        let names: Vec<_> = fs::read_dir(to.join("ctx")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(to.join("ctx")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["a"]);
         assert!(confined.copy(&from, Some(&"way/passwd".parse().unwrap()), "x").is_err());
     }

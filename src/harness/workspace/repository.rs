@@ -8,7 +8,7 @@ use crate::{
         worktree::{self, CheckoutError, Revision},
     },
     harness::{
-        control::{Given, GitSecret},
+        control::{GitSecret, Given},
         sidecar::NotStarted,
     },
     kinds::Reason,
@@ -64,9 +64,9 @@ fn revision(checkout: &Checkout) -> Result<Revision, NotStarted> {
     Ok(match (&reference.branch, &reference.tag, &reference.commit) {
         (Some(branch), ..) => Revision::Branch(branch.clone()),
         (_, Some(tag), _) => Revision::Tag(tag.clone()),
-        (_, _, Some(commit)) => {
-            Revision::Commit(commit.parse().map_err(NotStarted::because(Reason::CloneFailed, "the commit to clone"))?)
-        }
+        (_, _, Some(commit)) => Revision::Commit(
+            commit.parse().map_err(NotStarted::because(Reason::CloneFailed, "the commit to clone"))?,
+        ),
         _ => Revision::Head,
     })
 }
@@ -82,7 +82,8 @@ fn credential(secret: &GitSecret) -> Result<Credential, NotStarted> {
         message: format!("Secret {}: {why}", secret.secret),
     };
     let text = |key: &str| {
-        let text = value(secret, key).map(|bytes| std::str::from_utf8(bytes).map(|text| text.trim_end_matches('\n')));
+        let text = value(secret, key)
+            .map(|bytes| std::str::from_utf8(bytes).map(|text| text.trim_end_matches('\n')));
         text.transpose().map_err(|_| unusable(&format!("key {key} is not text")))
     };
     match (text("bearerToken")?, text("username")?, text("password")?) {

@@ -19,7 +19,10 @@ fn a_commit_is_what_git_would_have_made() {
     let Outcome::Written(id) = draft.write(&repository, None).unwrap() else { panic!("unchanged") };
     let listed = lab.git(&path, &["ls-tree", "-r", "--name-only", &id.to_string()]);
     assert_eq!(listed, "deep/er/new\nkeep\nold/b");
-    let shown = lab.git(&path, &["log", "-1", "--format=%an|%ae|%aI|%s|%(trailers:key=Ostler-Run,valueonly)", &id.to_string()]);
+    let shown = lab.git(
+        &path,
+        &["log", "-1", "--format=%an|%ae|%aI|%s|%(trailers:key=Ostler-Run,valueonly)", &id.to_string()],
+    );
     assert_eq!(shown, "ostler|ostler@example.com|2026-02-03T04:05:06+00:00|record a run|default/fix-login");
     lab.fsck(&path);
 }
@@ -53,7 +56,10 @@ fn a_reference_moves_only_from_where_it_was_seen() {
     let first = commit(&path, Some(base), &[("a", "2\n")], None);
     let second = commit(&path, Some(base), &[("a", "3\n")], None);
     update_ref(&repository, "refs/heads/main", Some(base), first).unwrap();
-    assert!(matches!(update_ref(&repository, "refs/heads/main", Some(base), second), Err(Error::Moved { .. })));
+    assert!(matches!(
+        update_ref(&repository, "refs/heads/main", Some(base), second),
+        Err(Error::Moved { .. })
+    ));
     assert!(matches!(update_ref(&repository, "refs/heads/main", None, second), Err(Error::Moved { .. })));
     assert_eq!(lab.head(&path, "main"), first);
 }

@@ -30,7 +30,8 @@ fn git_accepts_our_signature_and_names_the_principal() {
     let key = SigningKey::generate("ostler").unwrap();
     let line = key.allowed_signers_line("ostler@example.com").unwrap();
     write(&lab.path("signers"), &line);
-    let id = commit(&repository, Some(base), &[("runs/x/result.yaml", "phase: Succeeded\n")], Some(&key)).to_string();
+    let id = commit(&repository, Some(base), &[("runs/x/result.yaml", "phase: Succeeded\n")], Some(&key))
+        .to_string();
     let file = format!("gpg.ssh.allowedSignersFile={}", lab.path("signers").display());
     let verified = lab.try_git(&repository, &["-c", &file, "verify-commit", &id]);
     let text = String::from_utf8_lossy(&verified.stderr);
@@ -119,7 +120,11 @@ fn allowed_signers_files_mean_the_same_to_ssh_keygen() {
         (format!("a@x valid-after=\"20260101Z\" {public}"), "a@x", "20260101000000Z"),
         (format!("a@x valid-before=\"20260101\" {public}"), "a@x", "20260101000000Z"),
         (format!("a@x valid-before=\"202601010000\" {public}"), "a@x", "20260101000001Z"),
-        (format!("a@x valid-after=\"20260101Z\",valid-before=\"20270101Z\" {public}"), "a@x", "20260601000000Z"),
+        (
+            format!("a@x valid-after=\"20260101Z\",valid-before=\"20270101Z\" {public}"),
+            "a@x",
+            "20260601000000Z",
+        ),
     ] {
         write(&lab.path("signers"), format!("{line}\n"));
         let option = format!("-Overify-time={time}");
@@ -132,7 +137,12 @@ fn allowed_signers_files_mean_the_same_to_ssh_keygen() {
         let (date, clock) = (&time[..8], &time[8..14]);
         let at = format!(
             "{}-{}-{}T{}:{}:{}Z",
-            &date[..4], &date[4..6], &date[6..], &clock[..2], &clock[2..4], &clock[4..]
+            &date[..4],
+            &date[4..6],
+            &date[6..],
+            &clock[..2],
+            &clock[2..4],
+            &clock[4..]
         );
         let signature = ssh_key::SshSig::from_pem(&armor).unwrap();
         let ours = signers(&line).allows(identity, signature.public_key(), "git", at.parse().unwrap());

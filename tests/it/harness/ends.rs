@@ -93,7 +93,10 @@ async fn what_an_agent_leaves_behind_is_killed() {
     // In sessions of their own, out of reach of any signal to the agent's process group.
     let delivery = world.run(&shell("setsid sleep 98761 & setsid sleep 98761 & sleep 0.2; exit 0")).await;
     assert_eq!(delivery.report.end, End::Exited { code: 0 });
-    assert!(delivery.report.notes.iter().any(|note| note.starts_with("2 processes outlived")), "{delivery:?}");
+    assert!(
+        delivery.report.notes.iter().any(|note| note.starts_with("2 processes outlived")),
+        "{delivery:?}"
+    );
     nothing_left("98761").await;
 }
 

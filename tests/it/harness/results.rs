@@ -52,8 +52,9 @@ fn checkout(folder: &Path) -> Checkout {
 async fn commits_and_uncommitted_changes_come_back_as_a_bundle() {
     let origin = repository();
     let world = World::new();
-    let mut spec =
-        shell("echo two >>file; git commit -qam second; echo three >new; mkdir -p out; echo report >out/r; git log -1 --format=%an");
+    let mut spec = shell(
+        "echo two >>file; git commit -qam second; echo three >new; mkdir -p out; echo report >out/r; git log -1 --format=%an",
+    );
     spec.checkout = Some(checkout(origin.path()));
     spec.artifacts = vec![("out/r".into(), 3), ("out/none".into(), 100), ("../state.json".into(), 100)];
     let delivery = world.run(&spec).await;
@@ -64,7 +65,10 @@ async fn commits_and_uncommitted_changes_come_back_as_a_bundle() {
     assert_eq!(changes.base.as_ref().unwrap().as_str(), git(origin.path(), &["rev-parse", "main"]));
     let bundle = world.folder.path().join("bundle");
     fs::write(&bundle, &delivery.files["changes.bundle"]).unwrap();
-    git(origin.path(), &["fetch", "-q", bundle.to_str().unwrap(), "refs/heads/ostler/team/run:refs/heads/agent"]);
+    git(
+        origin.path(),
+        &["fetch", "-q", bundle.to_str().unwrap(), "refs/heads/ostler/team/run:refs/heads/agent"],
+    );
     assert_eq!(git(origin.path(), &["rev-parse", "agent"]), changes.head.as_ref().unwrap().as_str());
     assert_eq!(git(origin.path(), &["show", "agent:new"]), "three");
     assert_eq!(git(origin.path(), &["show", "agent~1:file"]), "one\ntwo");
@@ -79,7 +83,9 @@ async fn commits_and_uncommitted_changes_come_back_as_a_bundle() {
 async fn a_run_that_changes_nothing_has_no_bundle() {
     let origin = repository();
     let world = World::new();
-    let mut spec = shell("cat .ostler/context/notes docs/copy/guide.md AGENTS.md && cat $HOME/.tool/config $HOME/key && exit 4");
+    let mut spec = shell(
+        "cat .ostler/context/notes docs/copy/guide.md AGENTS.md && cat $HOME/.tool/config $HOME/key && exit 4",
+    );
     spec.checkout = Some(Checkout { reference: None, ..checkout(origin.path()) });
     let context = |name: &str, path: &str, content| ContextFile {
         name: name.into(),
@@ -149,10 +155,7 @@ async fn a_missing_secret_makes_no_place() {
     let mut spec = shell("true");
     spec.secret_env = vec![("A".into(), SecretKey { secret: "none".parse().unwrap(), key: "k".into() })];
     let error = world.workloads.ensure(&spec).await.unwrap_err();
-    assert!(matches!(
-        error,
-        ostler::ports::workloads::Error::Refused { reason: Reason::SecretNotFound, .. }
-    ));
+    assert!(matches!(error, ostler::ports::workloads::Error::Refused { reason: Reason::SecretNotFound, .. }));
     assert!(world.workloads.list().await.unwrap().is_empty());
 }
 
@@ -182,9 +185,10 @@ async fn a_persistent_workspace_stays_for_the_next_run() {
         spec
     };
     let first = with("echo kept >kept");
-    world.run(&first).await;
+    assert_eq!(world.run(&first).await.report.end, End::Exited { code: 0 });
     world.workloads.remove(&first.run.uid).await.unwrap();
     let second = world.run(&with("cat kept")).await;
+    assert_eq!(second.report.end, End::Exited { code: 0 }, "{}", second.output());
     assert_eq!(second.output(), "kept\n");
     assert_eq!(second.report.changes.base.unwrap().as_str(), git(origin.path(), &["rev-parse", "main"]));
     let workspaces = world.options.state.join("workspaces");

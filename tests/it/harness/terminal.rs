@@ -18,7 +18,9 @@ use super::world::{PATIENCE, World, shell};
 async fn a_terminal_is_handed_out_and_recorded() {
     let world = World::new();
     // What a port does, by hand: no port asks for a terminal yet.
-    let spec = shell("tty; stty size; test -t 1 && ps -o tpgid= -p $$ >/dev/null && printf '\\033[31mred\\033[m\\n'; exit 7");
+    let spec = shell(
+        "tty; stty size; test -t 1 && ps -o tpgid= -p $$ >/dev/null && printf '\\033[31mred\\033[m\\n'; exit 7",
+    );
     let folder = Folder::new(world.place(&spec.run.uid));
     let file = PlaceFile {
         uid: spec.run.uid.clone(),
@@ -57,7 +59,10 @@ async fn a_terminal_is_handed_out_and_recorded() {
     let recording = String::from_utf8(delivery.files["recording.cast"].clone()).unwrap();
     let mut lines = recording.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let header = lines.next().unwrap();
-    assert_eq!((header["version"].clone(), header["width"].clone(), header["height"].clone()), (2.into(), 101.into(), 33.into()));
+    assert_eq!(
+        (header["version"].clone(), header["width"].clone(), header["height"].clone()),
+        (2.into(), 101.into(), 33.into())
+    );
     let played: String = lines
         .inspect(|event| assert_eq!(event[1], "o"))
         .map(|event| event[2].as_str().unwrap().to_owned())

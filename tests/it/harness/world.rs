@@ -89,7 +89,12 @@ struct Recorder {
     came: watch::Sender<Vec<Delivery>>,
 }
 
-async fn intake(State(recorder): State<Arc<Recorder>>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn intake(
+    State(recorder): State<Arc<Recorder>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
     use sha2::Digest;
     let digest = format!("sha256:{:x}", sha2::Sha256::digest(&body));
     let mut files = BTreeMap::new();
@@ -139,8 +144,7 @@ impl World {
         };
         change(&mut options);
         let workloads = EmbeddedWorkloads::open(options.clone()).unwrap();
-        let mut world =
-            Self { folder, secrets, workloads, options, recorder: Arc::default(), serving: None };
+        let mut world = Self { folder, secrets, workloads, options, recorder: Arc::default(), serving: None };
         world.start_recorder();
         world
     }
@@ -190,13 +194,17 @@ impl World {
 
     /// Waits until the place has come so far, or further.
     pub(crate) async fn reaches(&self, run: &Uid, stage: Stage) -> Place {
-        self.sees(run, |place| place.stage >= stage && (place.stage != Stage::Vanished || stage == Stage::Vanished))
-            .await
+        self.sees(run, |place| {
+            place.stage >= stage && (place.stage != Stage::Vanished || stage == Stage::Vanished)
+        })
+        .await
     }
 
     /// Waits until the place is as wanted.
     pub(crate) async fn sees(&self, run: &Uid, wanted: impl Fn(&Place) -> bool) -> Place {
-        sees(&self.workloads, run, wanted).await.unwrap_or_else(|| panic!("it never came to that; {}", self.logs()))
+        sees(&self.workloads, run, wanted)
+            .await
+            .unwrap_or_else(|| panic!("it never came to that; {}", self.logs()))
     }
 
     pub(crate) fn place(&self, run: &Uid) -> PathBuf {
@@ -223,7 +231,9 @@ impl Drop for World {
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|place| serde_json::from_slice(&std::fs::read(place.path().join("state.json")).ok()?).ok())
+            .filter_map(|place| {
+                serde_json::from_slice(&std::fs::read(place.path().join("state.json")).ok()?).ok()
+            })
             .collect();
         for state in states {
             for process in ["sidecar", "shim"] {
@@ -238,7 +248,11 @@ impl Drop for World {
 }
 
 /// Waits until a place is as wanted, by the port alone.
-pub(crate) async fn sees(workloads: &dyn Workloads, run: &Uid, wanted: impl Fn(&Place) -> bool) -> Option<Place> {
+pub(crate) async fn sees(
+    workloads: &dyn Workloads,
+    run: &Uid,
+    wanted: impl Fn(&Place) -> bool,
+) -> Option<Place> {
     let mut changes = workloads.changes();
     let seen = async {
         loop {
