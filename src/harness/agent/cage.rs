@@ -175,7 +175,7 @@ impl Cage {
                 }
             }
             (released, status) => {
-                tracing::warn!(?released, ?status, "the container did not end when released")
+                tracing::warn!(?released, ?status, "the container did not end when released");
             }
         }
     }

@@ -98,7 +98,7 @@ fn changes(args: &CollectArgs, work: &Work, base: &CommitId, found: &mut Found) 
         }
         Collected::Missing => found.notes.push("the workspace has no .git any more".to_owned()),
         Collected::Broken { reason } => {
-            found.notes.push(format!("the workspace's .git is unusable: {reason}"))
+            found.notes.push(format!("the workspace's .git is unusable: {reason}"));
         }
     }
     let named =
