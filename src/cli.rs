@@ -9,7 +9,7 @@ pub mod verify;
 
 use std::{io::Write, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A Git repository as the control plane for coding agents.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(Box<up::UpArgs>),
+    #[command(flatten)]
+    Verbs(verbs::Command),
     #[command(flatten)]
     Offline(offline::Command),
     /// Check signatures and digests, offline
@@ -56,6 +58,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {
         Command::Up(args) => Ok(runtime()?.block_on(up::run(*args))?),
+        Command::Verbs(command) => Ok(runtime()?.block_on(verbs::run(command, Cli::command()))?),
         Command::Offline(command) => command.run(),
         Command::Verify(command) => {
             let code = verify::run(&command, &mut std::io::stdout(), &mut std::io::stderr())?;

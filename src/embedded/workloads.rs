@@ -30,7 +30,11 @@ use crate::{
         control::{self, Request},
         place::{Folder, PlaceFile, State},
     },
-    kinds::{Reason, egress_policy::EgressPolicySpec},
+    kinds::{
+        Reason,
+        egress_policy::EgressPolicySpec,
+        harness_run::{EgressSeen, Startup},
+    },
     names::Uid,
     ports::{
         self,
@@ -116,7 +120,7 @@ impl EmbeddedWorkloads {
         for folder in this.shared.folders()? {
             // A place that cannot be read now is looked at again by whoever asks for it.
             if let Ok(place) = folder.place()
-                && this.shared.needs_keeper(&folder)
+                && needs_keeper(&folder)
             {
                 this.keep(&place.spec);
             }
@@ -143,7 +147,7 @@ impl EmbeddedWorkloads {
     }
 
     /// The folder and content of a place that exists.
-    async fn existing(&self, run: &Uid) -> Result<(Folder, PlaceFile), Error> {
+    fn existing(&self, run: &Uid) -> Result<(Folder, PlaceFile), Error> {
         let folder = self.shared.folder(run);
         match folder.place() {
             Ok(place) => Ok((folder, place)),
@@ -192,12 +196,6 @@ impl Shared {
         Ok(folders)
     }
 
-    /// Whether there is, or should be, a sidecar.
-    fn needs_keeper(&self, folder: &Folder) -> bool {
-        let (Ok(_), Ok(state)) = (folder.place(), folder.state()) else { return false };
-        !matches!(seen_stage(folder, state.as_ref()), Stage::Released | Stage::Vanished)
-    }
-
     fn place_file(&self, spec: &PlaceSpec) -> PlaceFile {
         let options = &self.options;
         PlaceFile {
@@ -241,17 +239,22 @@ impl Shared {
     }
 }
 
+/// Whether there is, or should be, a sidecar.
+fn needs_keeper(folder: &Folder) -> bool {
+    let (Ok(_), Ok(known)) = (folder.place(), folder.state()) else { return false };
+    !matches!(seen_stage(folder, known.as_ref()), Stage::Released | Stage::Vanished)
+}
+
 /// What the state and the lock say together.
-fn seen_stage(folder: &Folder, state: Option<&State>) -> Stage {
-    let Some(state) = state else { return Stage::Created };
-    match state.stage {
-        Stage::Released => Stage::Released,
+fn seen_stage(folder: &Folder, known: Option<&State>) -> Stage {
+    match known.map(|state| state.stage) {
+        None => Stage::Created,
         // The outbox waits for a sidecar, and gets one.
-        Stage::Delivering => Stage::Delivering,
-        stage if folder.has_sidecar().unwrap_or(false) => stage,
-        _ => match folder.state() {
-            // The sidecar may have gone on between the two looks.
-            Ok(Some(State { stage: stage @ (Stage::Released | Stage::Delivering), .. })) => stage,
+        Some(stage @ (Stage::Released | Stage::Delivering)) => stage,
+        Some(stage) if folder.has_sidecar().unwrap_or(false) => stage,
+        // The sidecar may have gone on between the two looks.
+        Some(_) => match folder.state().ok().flatten().map(|state| state.stage) {
+            Some(stage @ (Stage::Released | Stage::Delivering)) => stage,
             _ => Stage::Vanished,
         },
     }
@@ -259,35 +262,35 @@ fn seen_stage(folder: &Folder, state: Option<&State>) -> Stage {
 
 fn observed(folder: &Folder) -> io::Result<Place> {
     let file = folder.place()?;
-    let state = folder.state()?;
-    let stage = seen_stage(folder, state.as_ref());
-    let confirmed = folder.is_confirmed();
+    let known = folder.state()?;
+    let stage = seen_stage(folder, known.as_ref());
     let name = file.spec.run.uid.to_string();
+    let node = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
     let place = Place {
         run: file.spec.run,
         uid: file.uid,
         name,
-        node: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
+        node,
         stage,
-        confirmed,
+        confirmed: folder.is_confirmed(),
         started_at: None,
         ended_at: None,
-        startup: <_>::default(),
+        startup: Startup::default(),
         egress_proven: None,
         limits_not_enforced: None,
-        egress: <_>::default(),
+        egress: EgressSeen::default(),
         base: None,
     };
-    Ok(match state {
+    Ok(match known {
         None => place,
-        Some(state) => Place {
-            started_at: state.started_at,
-            ended_at: state.ended_at,
-            startup: state.startup,
-            egress_proven: state.egress_proven,
-            limits_not_enforced: state.limits_not_enforced,
-            egress: state.egress,
-            base: state.base,
+        Some(seen) => Place {
+            started_at: seen.started_at,
+            ended_at: seen.ended_at,
+            startup: seen.startup,
+            egress_proven: seen.egress_proven,
+            limits_not_enforced: seen.limits_not_enforced,
+            egress: seen.egress,
+            base: seen.base,
             ..place
         },
     })
@@ -358,10 +361,10 @@ impl ports::Workloads for EmbeddedWorkloads {
         }
         let found = self.blocking({
             let folder = folder.clone();
-            move |shared| Ok((folder.place()?, shared.needs_keeper(&folder), observed(&folder)?))
+            move |_| Ok((folder.place()?, needs_keeper(&folder), observed(&folder)?))
         });
-        let (file, needs_keeper, place) = found.await.map_err(failed("reading its folder"))?;
-        if needs_keeper {
+        let (file, unkept, place) = found.await.map_err(failed("reading its folder"))?;
+        if unkept {
             self.keep(&file.spec);
         }
         Ok(place)
@@ -398,7 +401,7 @@ impl ports::Workloads for EmbeddedWorkloads {
     }
 
     async fn confirm(&self, run: &Uid) -> Result<(), Error> {
-        let (folder, place) = self.existing(run).await?;
+        let (folder, place) = self.existing(run)?;
         if folder.is_confirmed() {
             return Ok(());
         }
@@ -408,7 +411,7 @@ impl ports::Workloads for EmbeddedWorkloads {
     }
 
     async fn stop(&self, run: &Uid, reason: StopReason) -> Result<(), Error> {
-        let (folder, place) = self.existing(run).await?;
+        let (folder, place) = self.existing(run)?;
         let state = folder.state().map_err(unavailable(&place.spec.run, "reading its state"))?;
         match seen_stage(&folder, state.as_ref()) {
             Stage::Collecting | Stage::Delivering | Stage::Released | Stage::Vanished => Ok(()),
@@ -420,7 +423,7 @@ impl ports::Workloads for EmbeddedWorkloads {
     }
 
     async fn update_egress(&self, run: &Uid, policies: &[EgressPolicySpec]) -> Result<(), Error> {
-        let (folder, place) = self.existing(run).await?;
+        let (folder, place) = self.existing(run)?;
         let refused =
             |message| Error::Refused { run: place.spec.run.clone(), reason: Reason::InvalidSpec, message };
         crate::harness::check_policies(policies).map_err(refused)?;
@@ -452,7 +455,7 @@ impl ports::Workloads for EmbeddedWorkloads {
     }
 
     async fn open(&self, run: &Uid) -> Result<Box<dyn SidecarStream>, Error> {
-        let (folder, place) = self.existing(run).await?;
+        let (folder, place) = self.existing(run)?;
         let has_sidecar = folder.has_sidecar().unwrap_or(false);
         if has_sidecar && let Ok(stream) = crate::harness::connect(&folder.control()) {
             let open = || {

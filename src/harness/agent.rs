@@ -82,7 +82,13 @@ struct Running {
     cage: Cage,
     reading: Reading,
     watched: Watched,
-    _proxy: [AbortOnDrop; 2],
+    proxy: RunProxy,
+}
+
+/// The proxy of this run, for as long as the agent may use it.
+struct RunProxy {
+    proxy: Proxy,
+    _tasks: [AbortOnDrop; 2],
 }
 
 async fn prepare(sidecar: &Arc<Sidecar>) -> Result<Running, NotStarted> {
@@ -114,7 +120,7 @@ async fn prepare(sidecar: &Arc<Sidecar>) -> Result<Running, NotStarted> {
     let reading = start(sidecar, &mut cage, &given, enforcement.walls).await?;
     let folders = vec![sidecar.folder.workspace(place), sidecar.folder.home(), sidecar.folder.tmp()];
     let watched = Watched { shim: cage.shim().pid, folders, limits: place.spec.limits };
-    Ok(Running { cage, reading, watched, _proxy: proxy })
+    Ok(Running { cage, reading, watched, proxy })
 }
 
 type Given = Arc<Result<super::control::Given, NotStarted>>;
@@ -135,7 +141,7 @@ fn start_proxy(
     sidecar: &Arc<Sidecar>,
     forwarder: tokio::net::TcpListener,
     nonce: &str,
-) -> Result<[AbortOnDrop; 2], NotStarted> {
+) -> Result<RunProxy, NotStarted> {
     const FILE: &str = "the file of egress hosts";
     super::sidecar::rules(&sidecar.place.spec.egress)
         .map_err(|message| NotStarted { reason: Reason::InvalidSpec, message })?;
@@ -149,7 +155,8 @@ fn start_proxy(
     };
     let proxy = Proxy::new(sidecar.rules(), resolver, proxy::Limits::default(), Some(nonce.to_owned()));
     let mut snapshots = proxy.snapshots();
-    let serving = tokio::spawn(async move { proxy.serve(TcpListenerStream::new(forwarder)).await });
+    let served = proxy.clone();
+    let serving = tokio::spawn(async move { served.serve(TcpListenerStream::new(forwarder)).await });
     let counted = Arc::clone(sidecar);
     let counting = tokio::spawn(async move {
         while snapshots.changed().await.is_ok() {
@@ -158,7 +165,8 @@ fn start_proxy(
             tokio::time::sleep(COUNT_INTERVAL).await;
         }
     });
-    Ok([AbortOnDrop(serving.abort_handle()), AbortOnDrop(counting.abort_handle())])
+    let tasks = [AbortOnDrop(serving.abort_handle()), AbortOnDrop(counting.abort_handle())];
+    Ok(RunProxy { proxy, _tasks: tasks })
 }
 
 /// Has the shim try the ways out.
@@ -234,6 +242,8 @@ impl Running {
         notes.extend(exit.note());
         let (record, unread) = self.reading.finish(exit.code()).await;
         notes.extend(unread);
+        let seen = (&*self.proxy.proxy.snapshots().borrow()).into();
+        sidecar.update(|state| state.egress = seen);
         Ended { end: end(cause, exit, &self.watched), record, notes, cage: Some(self.cage) }
     }
 }

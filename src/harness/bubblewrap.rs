@@ -96,12 +96,12 @@ pub fn agent(view: &AgentView<'_>) -> Vec<OsString> {
     for file in view.etc {
         args.bind("--ro-bind", file, Path::new("/etc").join(file.file_name().unwrap_or_default()));
     }
-    for bind in view.binds {
-        args.bind("--ro-bind", bind, bind);
-    }
     args.bind("--bind", view.home, AGENT_HOME);
     args.bind("--bind", view.tmp, "/tmp");
     args.bind("--bind", view.workspace.0, view.workspace.1);
+    for bind in view.binds {
+        args.bind("--ro-bind", bind, bind);
+    }
     args.bind("--ro-bind", view.shared, SHARED);
     args.bind("--ro-bind", view.program, PROGRAM);
     // Now that everything has its mount point, nothing can be added to the root.
@@ -201,8 +201,8 @@ mod tests {
         let expected = "--unshare-all --unshare-user --as-pid-1 --new-session --clearenv --uid 1000 --gid 1000 \
             --hostname ostler --cap-drop ALL --proc /proc --dev /dev --ro-bind /usr /usr --symlink usr/bin /bin \
             --ro-bind /lib64 /lib64 --ro-bind /etc/ssl/certs /etc/ssl/certs --size 67108864 --tmpfs /dev/shm \
-            --ro-bind /p/etc/passwd /etc/passwd --ro-bind /opt/agents /opt/agents --bind /p/home /home/agent \
-            --bind /p/tmp /tmp --bind /p/workspace /workspace --ro-bind /p/shared /run/ostler \
+            --ro-bind /p/etc/passwd /etc/passwd --bind /p/home /home/agent --bind /p/tmp /tmp \
+            --bind /p/workspace /workspace --ro-bind /opt/agents /opt/agents --ro-bind /p/shared /run/ostler \
             --ro-bind /opt/ostler /run/ostler/ostler --remount-ro / --chdir / -- /run/ostler/ostler shim supervise \
             --socket /run/ostler/shim.sock";
         assert_eq!(words, expected);

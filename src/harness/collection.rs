@@ -22,7 +22,7 @@ use inside::{FOUND, Found, Work};
 pub(super) use pack::pack;
 
 /// How long reading a workspace may take.
-const TIME: Duration = Duration::from_secs(600);
+const TIME: Duration = Duration::from_mins(10);
 /// Most bytes of the collector's word.
 const FOUND_BYTES: u64 = 16 << 20;
 

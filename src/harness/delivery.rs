@@ -22,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long the recorder may take to answer: it pushes before it does.
-const ANSWER_TIME: Duration = Duration::from_secs(300);
+const ANSWER_TIME: Duration = Duration::from_mins(5);
 /// Characters of a refusal that are repeated.
 const REFUSAL: usize = 512;
 

@@ -16,7 +16,7 @@
 use std::{
     fs, io,
     io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -198,7 +198,10 @@ impl Folder {
         }
         let parent = self.0.parent().ok_or(io::ErrorKind::InvalidInput)?;
         private_dir(parent)?;
-        let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent)?;
+        let new = tempfile::Builder::new()
+            .prefix(".new-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(parent)?;
         let inside = Self(new.path().to_owned());
         for part in ["control", "shared", "etc", "workspace", "home", "tmp", "outbox"] {
             private_dir(&inside.0.join(part))?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Process {
     /// Its number.
     pub pid: i32,
-    /// Its start in clock ticks after boot: field 22 of `/proc/pid/stat`, proc_pid_stat(5).
+    /// Its start in clock ticks after boot: field 22 of `/proc/pid/stat`, `proc_pid_stat(5)`.
     pub start: u64,
 }
 
@@ -83,7 +83,7 @@ fn entry(pid: i32) -> io::Result<Entry> {
     parse(pid, &stat).ok_or_else(|| io::Error::other("the kernel's line on a process cannot be read"))
 }
 
-/// Reads a line as in proc_pid_stat(5). The name in parentheses may hold anything, so fields count from its end.
+/// Reads a line as in `proc_pid_stat(5)`. The name in parentheses may hold anything, so fields count from its end.
 fn parse(pid: i32, stat: &str) -> Option<Entry> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).copied();

@@ -142,8 +142,8 @@ impl Drop for AbortOnDrop {
 /// The policies of a run as the proxy reads them; the faults as text.
 pub(super) fn rules(policies: &[EgressPolicySpec]) -> Result<Ruleset, String> {
     let names: Vec<String> = (1..=policies.len()).map(|number| format!("policy {number}")).collect();
-    let named = names.iter().map(String::as_str).zip(policies);
-    Ruleset::parse(named, Vec::new()).map_err(|faults| {
+    let pairs = names.iter().map(String::as_str).zip(policies);
+    Ruleset::parse(pairs, Vec::new()).map_err(|faults| {
         let texts: Vec<_> = faults.iter().map(|fault| format!("{fault}: {}", fault.fault)).collect();
         texts.join("; ")
     })

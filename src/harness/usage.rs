@@ -95,7 +95,7 @@ fn bytes(used: u64, limit: u64) -> String {
     format!("{used} bytes, the limit is {limit}")
 }
 
-/// Memory that is the process' own: what it shares as mapped files is the kernel's to drop. proc_pid_status(5).
+/// Memory that is the process' own: what it shares as mapped files is the kernel's to drop. `proc_pid_status(5)`.
 fn memory(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     own_memory(&status)

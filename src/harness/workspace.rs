@@ -90,6 +90,19 @@ fn escape(path: &str) -> String {
 /// The file by which we know that the instructions in the workspace are ours.
 pub(super) const OWN_INSTRUCTIONS: &str = "own-instructions";
 
+/// Deletes all that is in a folder.
+fn empty(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        }?;
+    }
+    Ok(())
+}
+
 struct Writer<'a> {
     place: &'a PlaceFile,
     given: &'a Given,
@@ -116,7 +129,6 @@ impl Writer<'_> {
     /// Clones, unless the workspace has a checkout from an earlier run of its session.
     fn checkout(&self) -> Result<Option<CommitId>, NotStarted> {
         let failed = |what| NotStarted::because(Reason::PlaceFailed, what);
-        super::place::private_dir(&self.workspace).map_err(failed("the workspace"))?;
         let Some(checkout) = &self.place.spec.checkout else { return Ok(None) };
         let remembered = base_file(self.place);
         if let Some(base) = remembered.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
@@ -125,6 +137,10 @@ impl Writer<'_> {
                 .parse()
                 .map(Some)
                 .map_err(NotStarted::because(Reason::PlaceFailed, "the base of the workspace"));
+        }
+        if remembered.is_some() {
+            // What an interrupted clone left.
+            empty(&self.workspace).map_err(failed("the workspace"))?;
         }
         let base = repository::check_out(checkout, self.given, &self.workspace, self.interrupt)?;
         if let Some(path) = remembered {

@@ -27,7 +27,7 @@ pub(super) fn look(probe: &Probe) -> io::Result<Seen> {
     })
 }
 
-/// The names in a table as in proc_net(5): two lines of headings, then `name: counters`.
+/// The names in a table as in `proc_net(5)`: two lines of headings, then `name: counters`.
 fn interfaces(table: &str) -> Vec<String> {
     table
         .lines()

@@ -3,7 +3,10 @@
 use std::{
     io::{self, Read},
     net::TcpListener,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -38,7 +41,7 @@ pub(super) fn run(args: &SuperviseArgs) -> io::Result<ExitCode> {
     let link = Arc::new(Link::new(UnixStream::connect(&args.socket)?));
     let forwarder = TcpListener::bind(probe::FORWARDER)?;
     link.send(&FromShim::Hello { nonce }, &[forwarder.as_fd()])?;
-    Shim { link, agent: None, ended: Arc::default(), _forwarder: forwarder, _ends: Vec::new() }.serve()
+    Shim { link, agent: None, ended: Arc::default(), handed_over: vec![forwarder.into()] }.serve()
 }
 
 /// The shim's state. The descriptors are duplicates of those that were handed over.
@@ -46,8 +49,7 @@ struct Shim {
     link: Arc<Link>,
     agent: Option<Pid>,
     ended: Arc<Mutex<Option<i32>>>,
-    _forwarder: TcpListener,
-    _ends: Vec<std::os::fd::OwnedFd>,
+    handed_over: Vec<OwnedFd>,
 }
 
 impl Shim {
@@ -75,7 +77,7 @@ impl Shim {
                 let ends: Vec<_> = agent.ends.iter().map(AsFd::as_fd).collect();
                 self.link.send(&FromShim::Started, &ends)?;
                 self.agent = Some(agent.pid);
-                self._ends = agent.ends;
+                self.handed_over.extend(agent.ends);
                 self.reap(agent.pid)
             }
         }

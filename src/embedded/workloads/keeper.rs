@@ -12,7 +12,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Shared, secrets, seen_stage};
+use super::{Shared, needs_keeper, secrets, seen_stage};
 use crate::{
     harness::{
         control::{self, Notice, Request},
@@ -62,7 +62,7 @@ impl Task {
     async fn keep(self) {
         let mut pause = FIRST_PAUSE;
         while let Some(shared) = self.shared.upgrade() {
-            let needed = shared.needs_keeper(&self.folder);
+            let needed = needs_keeper(&self.folder);
             let started = needed && self.start_if_missing(&shared);
             shared.changed(&self.spec.run);
             drop(shared);

@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     harness::{
         bubblewrap::{self, AgentView, Host},
+        place::private_dir,
         process::{self, Process},
         sidecar::Sidecar,
     },
@@ -174,7 +175,7 @@ impl Cage {
                 }
             }
             (released, status) => {
-                tracing::warn!(?released, ?status, "the container did not end when released")
+                tracing::warn!(?released, ?status, "the container did not end when released");
             }
         }
     }
@@ -185,6 +186,7 @@ fn spawn(sidecar: &Sidecar, complaints: fs::File) -> io::Result<Child> {
     let program = std::env::current_exe()?;
     fs::write(folder.shared().join("ostler"), "")?;
     let workspace = folder.workspace(place);
+    private_dir(&workspace)?;
     let view = AgentView {
         host: &Host::look()?,
         program: &program,

@@ -36,19 +36,18 @@ impl Reading {
     /// Waits for the end of the output. The final record, and what could not be read.
     pub(super) async fn finish(self, code: i32) -> (FinalRecord, Option<String>) {
         let abort = self.0.abort_handle();
-        match tokio::time::timeout(REST_TIME, self.0).await {
-            Ok(Ok((record, read))) => {
-                (record.finish(code).record, read.err().map(|error| format!("the agent's output: {error}")))
-            }
-            Ok(Err(_)) | Err(_) => {
-                abort.abort();
-                (FinalRecord::default(), Some("the agent's output did not end".to_owned()))
-            }
+        if let Ok(Ok((record, read))) = tokio::time::timeout(REST_TIME, self.0).await {
+            return (
+                record.finish(code).record,
+                read.err().map(|error| format!("the agent's output: {error}")),
+            );
         }
+        abort.abort();
+        (FinalRecord::default(), Some("the agent's output did not end".to_owned()))
     }
 }
 
-/// Reads to the end. A terminal says EIO when its last user is gone (ioctl_tty(2)).
+/// Reads to the end. A terminal says EIO when its last user is gone (`ioctl_tty(2)`).
 fn read_all(mut end: fs::File, is_out: bool, to: &mpsc::Sender<Piece>) {
     let mut buffer = vec![0; PIECE_BYTES];
     loop {

@@ -78,7 +78,7 @@ fn changes(args: &CollectArgs, work: &Work, base: &CommitId, found: &mut Found) 
     let collect = Collect {
         directory: args.workspace.clone(),
         base: base.as_str().parse()?,
-        branch: work.branch.clone(),
+        branch: format!("refs/heads/{}", work.branch),
         identity: Identity::new("ostler", "ostler@ostler.invalid")?,
         time: work.time,
         message: Message::new(&format!("Uncommitted changes of run {}", work.run), "", &trailers)?,
@@ -98,7 +98,7 @@ fn changes(args: &CollectArgs, work: &Work, base: &CommitId, found: &mut Found) 
         }
         Collected::Missing => found.notes.push("the workspace has no .git any more".to_owned()),
         Collected::Broken { reason } => {
-            found.notes.push(format!("the workspace's .git is unusable: {reason}"))
+            found.notes.push(format!("the workspace's .git is unusable: {reason}"));
         }
     }
     let named =

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long a clone may take.
-const CLONE_TIME: Duration = Duration::from_secs(600);
+const CLONE_TIME: Duration = Duration::from_mins(10);
 
 /// Clones into an empty folder.
 pub(super) fn check_out(
