@@ -32,7 +32,7 @@ pub use socket::{bind, connect};
 ///
 /// # Errors
 /// All faults of all policies.
-pub fn check_policies(policies: &[crate::kinds::egress_policy::EgressPolicySpec]) -> Result<(), String> {
+pub fn check_policies(policies: &[crate::ports::workloads::NamedPolicy]) -> Result<(), String> {
     sidecar::rules(policies).map(drop)
 }
 

@@ -16,7 +16,6 @@ use kube::ResourceExt;
 use crate::{
     kinds::{
         Agent, EgressPolicy, HarnessRun, Reason, Session,
-        egress_policy::EgressPolicySpec,
         harness_run::{PromptFrom, StartFrom},
         meta,
         session::WorkspaceType,
@@ -24,7 +23,7 @@ use crate::{
     },
     ledger::digest,
     names::{ObjectName, Uid},
-    ports::workloads::{Checkout, PlaceSpec, RunKey},
+    ports::workloads::{Checkout, NamedPolicy, PlaceSpec, RunKey},
 };
 
 /// The agent of runs that name none, in a session that names none.
@@ -196,7 +195,7 @@ fn policies(
     session: Option<&Session>,
     agent: &Agent,
     world: &World,
-) -> Result<Vec<EgressPolicySpec>, Missing> {
+) -> Result<Vec<NamedPolicy>, Missing> {
     let of_session = session.map(|s| s.spec.egress_policy_refs.as_slice()).unwrap_or_default();
     let mut names: Vec<&str> = Vec::new();
     for reference in
@@ -209,7 +208,8 @@ fn policies(
     let spec = |name: &str| {
         let missing =
             || Missing::new(Reason::EgressPolicyNotFound, format!("EgressPolicy {name} does not exist"));
-        world.policies.get(name).map(|policy| policy.spec.clone()).ok_or_else(missing)
+        let policy = world.policies.get(name).ok_or_else(missing)?;
+        Ok(NamedPolicy { name: name.to_owned(), spec: policy.spec.clone() })
     };
     names.into_iter().map(spec).collect()
 }

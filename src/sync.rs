@@ -32,6 +32,9 @@ use crate::{
     ports::{Secrets, objects},
 };
 
+/// Finds the ledger of a repository.
+pub type Ledgers = Arc<dyn Fn(&ConfigRepository) -> watch::Receiver<Arc<ledger::State>> + Send + Sync>;
+
 /// What the loops share.
 pub struct Context {
     /// The store, for writing.
@@ -47,7 +50,7 @@ pub struct Context {
     /// The time.
     pub clock: Clock,
     /// The ledger of a repository, by its UID.
-    pub ledgers: Arc<dyn Fn(&ConfigRepository) -> watch::Receiver<Arc<ledger::State>> + Send + Sync>,
+    pub ledgers: Ledgers,
     /// How far the loops are, by repository UID.
     pub progress: Progress,
 }

@@ -120,16 +120,15 @@ fn cell(column: &Column, object: &Value, now: Timestamp) -> String {
 /// How long ago, in at most two units, as kubectl says it: `5s`, `3m20s`, `2d`.
 pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(then.as_second()).max(0);
+    if seconds >= 172_800 {
+        return format!("{}d", seconds / 86_400);
+    }
     let (largest, smallest) = match seconds {
         0..120 => (Unit::Second, Unit::Second),
         120..600 => (Unit::Minute, Unit::Second),
         600..10_800 => (Unit::Minute, Unit::Minute),
-        10_800..172_800 => (Unit::Hour, Unit::Hour),
         _ => (Unit::Hour, Unit::Hour),
     };
-    if seconds >= 172_800 {
-        return format!("{}d", seconds / 86_400);
-    }
     let span = jiff::Span::new().seconds(seconds);
     let rounded =
         span.round(SpanRound::new().largest(largest).smallest(smallest).mode(jiff::RoundMode::Trunc));

@@ -32,14 +32,14 @@ use crate::{
     },
     kinds::{
         Reason,
-        egress_policy::EgressPolicySpec,
         harness_run::{EgressSeen, Startup},
     },
     names::Uid,
     ports::{
         self,
         workloads::{
-            Error, Place, PlaceSpec, RunKey, SidecarStream, Stage, StopReason, sidecar::LogsRequest,
+            Error, NamedPolicy, Place, PlaceSpec, RunKey, SidecarStream, Stage, StopReason,
+            sidecar::LogsRequest,
         },
     },
 };
@@ -276,6 +276,7 @@ fn observed(folder: &Folder) -> io::Result<Place> {
         started_at: None,
         ended_at: None,
         startup: Startup::default(),
+        policies: file.spec.egress,
         egress_proven: None,
         limits_not_enforced: None,
         egress: EgressSeen::default(),
@@ -287,6 +288,7 @@ fn observed(folder: &Folder) -> io::Result<Place> {
             started_at: seen.started_at,
             ended_at: seen.ended_at,
             startup: seen.startup,
+            policies: seen.policies.unwrap_or_else(|| place.policies.clone()),
             egress_proven: seen.egress_proven,
             limits_not_enforced: seen.limits_not_enforced,
             egress: seen.egress,
@@ -422,7 +424,7 @@ impl ports::Workloads for EmbeddedWorkloads {
         }
     }
 
-    async fn update_egress(&self, run: &Uid, policies: &[EgressPolicySpec]) -> Result<(), Error> {
+    async fn update_egress(&self, run: &Uid, policies: &[NamedPolicy]) -> Result<(), Error> {
         let (folder, place) = self.existing(run)?;
         let refused =
             |message| Error::Refused { run: place.spec.run.clone(), reason: Reason::InvalidSpec, message };

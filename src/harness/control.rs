@@ -17,9 +17,9 @@ use zeroize::Zeroizing;
 
 use super::{output::Output, sidecar::Sidecar};
 use crate::{
-    kinds::{Reason, egress_policy::EgressPolicySpec},
+    kinds::Reason,
     names::ObjectName,
-    ports::workloads::{StopReason, sidecar::LogsRequest},
+    ports::workloads::{NamedPolicy, StopReason, sidecar::LogsRequest},
 };
 
 /// Most bytes of a request; secrets and policies are far smaller.
@@ -49,7 +49,7 @@ pub enum Request {
     /// End the agent.
     Stop(StopReason),
     /// Obey these policies from now on.
-    Egress(Vec<EgressPolicySpec>),
+    Egress(Vec<NamedPolicy>),
 }
 
 /// What a sidecar tells whoever watches, at first and at every change.

@@ -29,7 +29,7 @@ use super::process::Process;
 use crate::{
     kinds::harness_run::{EgressSeen, Startup},
     names::{CommitId, Uid},
-    ports::workloads::{PlaceSpec, Stage},
+    ports::workloads::{NamedPolicy, PlaceSpec, Stage},
     report::End,
     shim::wire::Size,
 };
@@ -82,6 +82,9 @@ pub struct State {
     pub ended_at: Option<Timestamp>,
     /// Steps of the start.
     pub startup: Startup,
+    /// The policies in force, once they are others than at the start.
+    #[serde(default)]
+    pub policies: Option<Vec<NamedPolicy>>,
     /// What the proof of egress said.
     pub egress_proven: Option<String>,
     /// Limits that are not enforced, by name.
@@ -107,6 +110,7 @@ impl State {
             started_at: None,
             ended_at: None,
             startup: Startup::default(),
+            policies: None,
             egress_proven: None,
             limits_not_enforced: None,
             egress: EgressSeen::default(),

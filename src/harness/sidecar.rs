@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     egress::Ruleset,
-    kinds::{Reason, egress_policy::EgressPolicySpec},
-    ports::workloads::{Stage, StopReason},
+    kinds::Reason,
+    ports::workloads::{NamedPolicy, Stage, StopReason},
     report::End,
 };
 
@@ -140,10 +140,9 @@ impl Drop for AbortOnDrop {
 }
 
 /// The policies of a run as the proxy reads them; the faults as text.
-pub(super) fn rules(policies: &[EgressPolicySpec]) -> Result<Ruleset, String> {
-    let names: Vec<String> = (1..=policies.len()).map(|number| format!("policy {number}")).collect();
-    let pairs = names.iter().map(String::as_str).zip(policies);
-    Ruleset::parse(pairs, Vec::new()).map_err(|faults| {
+pub(super) fn rules(policies: &[NamedPolicy]) -> Result<Ruleset, String> {
+    let named = policies.iter().map(|policy| (policy.name.as_str(), &policy.spec));
+    Ruleset::parse(named, Vec::new()).map_err(|faults| {
         let texts: Vec<_> = faults.iter().map(|fault| format!("{fault}: {}", fault.fault)).collect();
         texts.join("; ")
     })
@@ -231,6 +230,7 @@ impl Sidecar {
             Request::Egress(policies) => match rules(&policies) {
                 Ok(rules) => {
                     self.rules.send_replace(Arc::new(rules));
+                    self.update(|state| state.policies = Some(policies));
                 }
                 Err(faults) => return Answer::Refused(faults),
             },

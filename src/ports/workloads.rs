@@ -83,7 +83,7 @@ pub struct PlaceSpec {
     /// Contexts, in order.
     pub contexts: Vec<ContextFile>,
     /// The policies in force at the start.
-    pub egress: Vec<EgressPolicySpec>,
+    pub egress: Vec<NamedPolicy>,
     /// Limits.
     pub limits: Limits,
     /// Time limit of the agent, counted from its start.
@@ -100,6 +100,15 @@ pub struct PlaceSpec {
     pub binds: Vec<String>,
     /// The container image; in a cluster only.
     pub image: Option<String>,
+}
+
+/// A policy and its name, which denials tell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedPolicy {
+    /// The EgressPolicy's name.
+    pub name: String,
+    /// What it says.
+    pub spec: EgressPolicySpec,
 }
 
 /// What is checked out.
@@ -226,6 +235,8 @@ pub struct Place {
     pub ended_at: Option<jiff::Timestamp>,
     /// Steps of the start that the place knows (`egressProvenMs`, `clonedMs`, `firstOutputMs`).
     pub startup: Startup,
+    /// The policies in force.
+    pub policies: Vec<NamedPolicy>,
     /// What the proof of egress said; `None` before.
     pub egress_proven: Option<String>,
     /// Limits that are not enforced, by name; `None` before that is known.
@@ -332,7 +343,7 @@ pub trait Workloads: Send + Sync + 'static {
     async fn stop(&self, run: &Uid, reason: StopReason) -> Result<(), Error>;
 
     /// Replaces the policies of a running place; they count for new connections.
-    async fn update_egress(&self, run: &Uid, policies: &[EgressPolicySpec]) -> Result<(), Error>;
+    async fn update_egress(&self, run: &Uid, policies: &[NamedPolicy]) -> Result<(), Error>;
 
     /// Removes the place and everything of it, ending what still runs. Does nothing when there is none.
     async fn remove(&self, run: &Uid) -> Result<(), Error>;

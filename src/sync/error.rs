@@ -64,9 +64,8 @@ impl Error {
                 source: git::Error::Unauthenticated { .. } | git::Error::Forbidden { .. }, ..
             } => Reason::AuthenticationFailed,
             Self::Git { source: git::Error::LimitExceeded { .. }, .. } => Reason::LimitExceeded,
-            Self::Git { .. } | Self::Status(_) => Reason::FetchFailed,
             Self::Remote(RemoteError::Secret(secrets::Error::NotFound { .. })) => Reason::SecretNotFound,
-            Self::Remote(RemoteError::Git(_)) => Reason::FetchFailed,
+            Self::Git { .. } | Self::Status(_) | Self::Remote(RemoteError::Git(_)) => Reason::FetchFailed,
             Self::Remote(_) => Reason::SecretNotAllowed,
             Self::Objects { .. } => Reason::Progressing,
             Self::Namespaces(_) | Self::Spec(_) => Reason::InvalidSpec,

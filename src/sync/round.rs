@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How often to look where no notice comes, when `spec.interval` says nothing.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+const DEFAULT_INTERVAL: Duration = Duration::from_mins(1);
 /// First delay after a failure that may pass; it doubles up to the interval.
 const FIRST_RETRY: Duration = Duration::from_millis(750);
 
@@ -267,18 +267,17 @@ impl Loop {
             return Ok(());
         };
         let verdict = self.source.verify(fetched.commit, signers);
-        match verdict.map_err(|source| Error::Git { what: "verify the commit", source })? {
-            Verdict::Verified { principal, .. } => {
-                let message = format!("{} is signed by {principal}", fetched.commit);
-                set(State::True, Reason::Succeeded, &message);
-                self.verified = Some(fetched.commit);
-                Ok(())
-            }
-            _ => {
-                let message = format!("{} is not signed by anybody who may", fetched.commit);
-                set(State::False, Reason::NotVerified, &message);
-                Err(Error::Spec(format!("{message}; the last verified commit stays in force")))
-            }
+        if let Verdict::Verified { principal, .. } =
+            verdict.map_err(|source| Error::Git { what: "verify the commit", source })?
+        {
+            let message = format!("{} is signed by {principal}", fetched.commit);
+            set(State::True, Reason::Succeeded, &message);
+            self.verified = Some(fetched.commit);
+            Ok(())
+        } else {
+            let message = format!("{} is not signed by anybody who may", fetched.commit);
+            set(State::False, Reason::NotVerified, &message);
+            Err(Error::Spec(format!("{message}; the last verified commit stays in force")))
         }
     }
 

@@ -174,29 +174,26 @@ fn read_to(
         changes.push(Change::Written { path, blob: entry.blob.to_string(), bytes });
         Ok(())
     };
-    let mut files = match former {
-        Some(former) => {
-            let mut removed = Vec::new();
-            for change in repository.diff(former.commit, commit, &selection, &limits)? {
-                match change {
-                    git::Change::Added(new) | git::Change::Modified { new, .. } => written(&new)?,
-                    git::Change::Renamed { old, new } => {
-                        removed.push(old.path);
-                        written(&new)?;
-                    }
-                    git::Change::Removed(old) => removed.push(old.path),
+    let mut files = if let Some(former) = former {
+        let mut removed = Vec::new();
+        for change in repository.diff(former.commit, commit, &selection, &limits)? {
+            match change {
+                git::Change::Added(new) | git::Change::Modified { new, .. } => written(&new)?,
+                git::Change::Renamed { old, new } => {
+                    removed.push(old.path);
+                    written(&new)?;
                 }
+                git::Change::Removed(old) => removed.push(old.path),
             }
-            let mut files = former.files;
-            files.update(removed.iter().filter_map(|path| path.parse().ok()).map(Change::Removed));
-            files
         }
-        None => {
-            for entry in repository.files(commit, &selection, &limits)? {
-                written(&entry)?;
-            }
-            Files::new(scope)
+        let mut files = former.files;
+        files.update(removed.iter().filter_map(|path| path.parse().ok()).map(Change::Removed));
+        files
+    } else {
+        for entry in repository.files(commit, &selection, &limits)? {
+            written(&entry)?;
         }
+        Files::new(scope)
     };
     files.update(changes);
     let mut prompts = BTreeMap::new();

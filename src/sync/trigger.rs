@@ -93,7 +93,7 @@ impl Trigger {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_hours(1);
 
     fn ticks(n: usize) -> impl Stream<Item = ()> + Send + 'static {
         futures::stream::iter(vec![(); n]).chain(futures::stream::pending())

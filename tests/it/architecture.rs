@@ -22,10 +22,11 @@ const LAYERS: [&[&str]; 5] = [
 const WOVEN: [usize; 2] = [0, 1];
 
 /// Modules of one layer that may use another one of it: user (a module, or one file of it), used, why.
-const NEIGHBOURS: [(&str, &str, &str); 4] = [
+const NEIGHBOURS: [(&str, &str, &str); 5] = [
     ("harness", "git", "the sidecar clones the workspace and bundles the agent's commits"),
     ("harness", "proxy", "without a cluster, the sidecar is the proxy of its own run"),
     ("harness", "shim", "the sidecar speaks the shim's protocol"),
+    ("embedded/workloads", "git", "a Secret is resolved for the host of the repository it is sent to"),
     ("embedded/workloads", "harness", "a place is a sidecar process, addressed by its protocol"),
 ];
 

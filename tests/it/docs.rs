@@ -31,7 +31,7 @@ fn every_link_leads_somewhere() {
     for document in documents {
         let text = std::fs::read_to_string(&document).unwrap();
         for link in links(&text) {
-            let target = document.parent().unwrap_or(Path::new("")).join(link);
+            let target = document.parent().unwrap_or_else(|| Path::new("")).join(link);
             assert!(target.exists(), "{} links to {link}", document.display());
         }
     }

@@ -50,7 +50,8 @@ fn desired() -> Desired {
 #[test]
 fn the_repository_loads_without_a_complaint() {
     let desired = desired();
-    let complaints: Vec<String> = desired.diagnostics.iter().map(|d| d.headline()).collect();
+    let complaints: Vec<String> =
+        desired.diagnostics.iter().map(ostler::manifest::Diagnostic::headline).collect();
     assert_eq!(complaints, [""; 0]);
     let mut objects: Vec<String> = desired.objects.keys().map(ToString::to_string).collect();
     objects.sort();

@@ -8,7 +8,7 @@ use super::{Error, state_folder::config_folder};
 use crate::git::{sign::SigningKey, signers::AllowedSigners};
 
 /// The default key's file in the user's config folder; its public half stands beside it as `.pub`.
-pub const KEY: &str = "signing_key";
+pub(super) const KEY: &str = "signing_key";
 
 /// Loads the key that was named, or the user's own, which is made at its first use.
 pub(super) fn signing(named: Option<&Path>) -> Result<SigningKey, Error> {

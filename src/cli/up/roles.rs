@@ -122,17 +122,16 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
 
 /// The folder that was named, or an empty one of the state folder's own.
 fn secrets(args: &UpArgs, layout: &Layout) -> Result<Arc<dyn Secrets>, Error> {
-    let folder: PathBuf = match &args.secrets {
-        Some(folder) => folder.clone(),
-        None => {
-            let own = layout.root().join("secrets");
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&own)
-                .map_err(|e| Error::setup(format!("make {}", own.display()), e))?;
-            own
-        }
+    let folder: PathBuf = if let Some(folder) = &args.secrets {
+        folder.clone()
+    } else {
+        let own = layout.root().join("secrets");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&own)
+            .map_err(|e| Error::setup(format!("make {}", own.display()), e))?;
+        own
     };
     let opened = SecretFolder::open(&folder);
     Ok(Arc::new(opened.map_err(|e| Error::setup(format!("open the secrets in {}", folder.display()), e))?))

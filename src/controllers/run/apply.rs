@@ -53,6 +53,10 @@ pub(super) async fn effects(
             Effect::Stop(reason) => {
                 context.workloads.stop(&at.uid, *reason).await.map_err(|e| workload("stop the agent", e))?;
             }
+            Effect::UpdateEgress(policies) => {
+                let updated = context.workloads.update_egress(&at.uid, policies).await;
+                updated.map_err(|e| workload("update the policies of the place", e))?;
+            }
             Effect::RemovePlace => {
                 context.workloads.remove(&at.uid).await.map_err(|e| workload("remove the place", e))?;
             }

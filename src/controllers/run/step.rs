@@ -16,7 +16,7 @@ use crate::{
         harness_run::{Claim, HarnessRunStatus},
         meta,
     },
-    ports::workloads::{Place, PlaceSpec, Stage, StopReason},
+    ports::workloads::{NamedPolicy, Place, PlaceSpec, Stage, StopReason},
     resolve::Missing,
 };
 
@@ -63,6 +63,8 @@ pub(crate) enum Effect {
     Ensure(Box<PlaceSpec>),
     Confirm,
     Stop(StopReason),
+    /// The policies changed while the agent runs.
+    UpdateEgress(Vec<NamedPolicy>),
     RemovePlace,
     Delete,
 }
@@ -231,6 +233,12 @@ fn with_place(observed: &Observed<'_>, place: &Place, step: &mut Step) {
         && place.stage < Stage::Collecting
     {
         step.effects.push(Effect::Stop(reason));
+    }
+    if let Ok(spec) = &observed.resolved
+        && place.stage < Stage::Collecting
+        && place.policies != spec.egress
+    {
+        step.effects.push(Effect::UpdateEgress(spec.egress.clone()));
     }
     observe_place(observed, place, step);
     let standing = match place.stage {

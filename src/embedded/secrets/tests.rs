@@ -113,10 +113,10 @@ async fn a_change_is_told_by_name_and_counts_at_once() {
     let secrets = bench.open();
     let mut changes = secrets.changes();
     bench.write("a.yaml", &manifest("a", "git", "two"));
-    let next = tokio::time::timeout(Duration::from_secs(60), changes.next()).await.unwrap().unwrap();
+    let next = tokio::time::timeout(Duration::from_mins(1), changes.next()).await.unwrap().unwrap();
     assert_eq!(next.1.as_str(), "a");
     assert_eq!(token(&secrets, "default", "a", "git.example.com").await.unwrap(), "two");
     fs::remove_file(bench.dir.path().join("b.yaml")).unwrap();
-    let next = tokio::time::timeout(Duration::from_secs(60), changes.next()).await.unwrap().unwrap();
+    let next = tokio::time::timeout(Duration::from_mins(1), changes.next()).await.unwrap().unwrap();
     assert_eq!(next.1.as_str(), "b");
 }

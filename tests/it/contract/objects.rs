@@ -61,7 +61,7 @@ cases![
 ];
 
 /// Longer than anything here takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Ground {
     fn id(&self, kind: Kind, name: &str) -> ObjectId {

@@ -4,6 +4,7 @@ use std::{fs, net::TcpListener, os::unix::fs::MetadataExt};
 
 use ostler::{
     kinds::egress_policy::{EgressPolicySpec, Rule},
+    ports::workloads::NamedPolicy,
     ports::{
         Workloads,
         workloads::{SecretKey, Stage},
@@ -41,10 +42,12 @@ async fn hello() -> u16 {
     port
 }
 
-fn allow(host: &str, port: u16) -> EgressPolicySpec {
+fn allow(host: &str, port: u16) -> NamedPolicy {
     let rule =
         Rule { name: "test".into(), hosts: vec![host.into()], ports: vec![port.into()], ..Rule::default() };
-    EgressPolicySpec { rules: vec![rule], allow_private: Some(true), ..EgressPolicySpec::default() }
+    let spec =
+        EgressPolicySpec { rules: vec![rule], allow_private: Some(true), ..EgressPolicySpec::default() };
+    NamedPolicy { name: "test".into(), spec }
 }
 
 /// Asks for a tunnel by hand, so that nothing is needed but bash.

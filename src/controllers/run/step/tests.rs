@@ -52,6 +52,7 @@ fn place(stage: Stage) -> Place {
         started_at: (stage >= Stage::Running).then(|| at(NOW - 5)),
         ended_at: (stage >= Stage::Collecting).then(|| at(NOW - 1)),
         startup: crate::kinds::harness_run::Startup::default(),
+        policies: vec![],
         egress_proven: None,
         limits_not_enforced: None,
         egress: crate::kinds::harness_run::EgressSeen::default(),

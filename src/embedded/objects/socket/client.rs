@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long to wait before a broken watch is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
