@@ -296,7 +296,12 @@ async fn without_a_running_up_everything_can_be_read_and_nothing_changed() {
     let run = up.from_git(Kind::HarnessRun, "fix", "runs/fix.yaml", &task()).await;
     up.status(&run, Kind::HarnessRun, &json!({"phase": "Running"})).await;
     let Up { folder, store, served } = up;
-    drop((served, store));
+    drop(served);
+    // the server's task has the store until it is gone
+    while Arc::strong_count(&store) > 1 {
+        tokio::task::yield_now().await;
+    }
+    drop(store);
     let at_rest = |words: &'static [&'static str]| {
         let state = text(&folder.path().join("state"));
         async move { verb(&[words, &["--state", &state]].concat()).await }
