@@ -124,7 +124,6 @@ pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
         0..120 => (Unit::Second, Unit::Second),
         120..600 => (Unit::Minute, Unit::Second),
         600..10_800 => (Unit::Minute, Unit::Minute),
-        10_800..172_800 => (Unit::Hour, Unit::Hour),
         _ => (Unit::Hour, Unit::Hour),
     };
     if seconds >= 172_800 {

@@ -106,7 +106,7 @@ impl Spec {
 /// A part of a document with its place.
 enum Node {
     Scalar(String, Range<usize>),
-    Map(usize, Vec<(Node, Node)>),
+    Map(usize, Vec<(Self, Self)>),
     Other,
 }
 

@@ -31,26 +31,22 @@ pub(super) async fn read(
     let listed = objects.list(Kind::ConfigRepository, None).await?;
     let known: Vec<ConfigRepository> = listed.into_iter().filter_map(|object| typed(object).ok()).collect();
     let repositories: Vec<&ConfigRepository> = known.iter().collect();
-    let repository = match run {
-        Some(run) => {
-            let session = match &run.spec.session_ref {
-                Some(session) => {
-                    let name = session.name.parse()?;
-                    objects::get::<Session>(objects, &id.namespace, &name).await?
-                }
-                None => None,
-            };
-            match record_of(run, session.as_ref(), &repositories) {
-                Record::In(repository) => Some(repository),
-                Record::Gone(name) => return Err(none(&format!("its repository {name} is gone"))),
-                Record::Nowhere => return Err(none("it was recorded nowhere, and its place is gone")),
+    let repository = if let Some(run) = run {
+        let session = match &run.spec.session_ref {
+            Some(session) => {
+                let name = session.name.parse()?;
+                objects::get::<Session>(objects, &id.namespace, &name).await?
             }
+            None => None,
+        };
+        match record_of(run, session.as_ref(), &repositories) {
+            Record::In(repository) => Some(repository),
+            Record::Gone(name) => return Err(none(&format!("its repository {name} is gone"))),
+            Record::Nowhere => return Err(none("it was recorded nowhere, and its place is gone")),
         }
-        None => {
-            let mut own =
-                repositories.iter().filter(|r| r.namespace().as_deref() == Some(id.namespace.as_str()));
-            own.next().copied().filter(|_| own.next().is_none())
-        }
+    } else {
+        let mut own = repositories.iter().filter(|r| r.namespace().as_deref() == Some(id.namespace.as_str()));
+        own.next().copied().filter(|_| own.next().is_none())
     };
     let repository = repository.ok_or_else(|| Error::NotFound(id.clone()))?;
     let written = repository.spec.write_back.as_ref().and_then(|back| back.url.clone());
@@ -71,12 +67,11 @@ pub(super) async fn read(
 /// Reads the file at a reference; from a remote without a credential, since the verbs hold none.
 fn fetch(url: &str, reference: &str) -> Result<Option<Vec<u8>>, String> {
     let location: Location = url.parse().map_err(|error| Chain(&error).to_string())?;
-    let found = match location.path() {
-        Some(path) => local(path, reference),
-        None => {
-            let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
-            remote(location, scratch.path(), reference)
-        }
+    let found = if let Some(path) = location.path() {
+        local(path, reference)
+    } else {
+        let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+        remote(location, scratch.path(), reference)
     };
     found.map_err(|error| Chain(&error).to_string())
 }
