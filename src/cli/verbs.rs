@@ -143,7 +143,7 @@ pub async fn run_into(command: Command, mut program: clap::Command, out: Out<'_>
         Command::Suspend(args) => args.run(true, out).await,
         Command::Resume(args) => args.run(false, out).await,
         Command::Reconcile(args) => args.run(out).await,
-        Command::Run(args) => args.run(out).await,
+        Command::Run(args) => args.run(out),
         Command::Completions { shell } => {
             let name = program.get_name().to_owned();
             let mut script = Vec::new();

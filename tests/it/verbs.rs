@@ -58,7 +58,7 @@ impl Up {
     }
 
     /// Applies an object as the syncer does, out of a file.
-    async fn from_git(&self, kind: Kind, name: &str, path: &str, spec: &Value) -> Object {
+    async fn synced(&self, kind: Kind, name: &str, path: &str, spec: &Value) -> Object {
         let object =
             object(kind, name, spec, &json!({ meta::SOURCE: "default/config", meta::SOURCE_PATH: path }));
         self.store.apply(&object, meta::SYNCER, true, None).await.unwrap()
@@ -117,9 +117,9 @@ fn text(path: &Path) -> String {
 #[tokio::test]
 async fn objects_are_listed_and_told() {
     let up = Up::start();
-    let run = up.from_git(Kind::HarnessRun, "fix", "runs/fix.yaml", &task()).await;
+    let run = up.synced(Kind::HarnessRun, "fix", "runs/fix.yaml", &task()).await;
     up.status(&run, Kind::HarnessRun, &json!({"phase": "Running", "reason": "AgentRunning"})).await;
-    up.from_git(Kind::Session, "pay", "pay.yaml", &json!({})).await;
+    up.synced(Kind::Session, "pay", "pay.yaml", &json!({})).await;
     let all = up.ok(&["get"]).await;
     assert!(all.contains("session/pay") && all.contains("harnessrun/fix"), "{all}");
     assert!(up.ok(&["get", "runs"]).await.contains("Running   AgentRunning"));
@@ -137,7 +137,7 @@ async fn a_wait_ends_when_it_is_so_or_can_never_be() {
     let up = Up::start();
     let wait = up.verb(&["wait", "run/fix", "--for=phase=Succeeded"]);
     let ended = async {
-        let run = up.from_git(Kind::HarnessRun, "fix", "runs/fix.yaml", &task()).await;
+        let run = up.synced(Kind::HarnessRun, "fix", "runs/fix.yaml", &task()).await;
         up.status(&run, Kind::HarnessRun, &json!({"phase": "Running"})).await;
         up.status(&run, Kind::HarnessRun, &json!({"phase": "Succeeded"})).await;
     };
@@ -154,8 +154,8 @@ async fn a_wait_ends_when_it_is_so_or_can_never_be() {
 #[tokio::test]
 async fn what_git_sets_is_changed_in_git_alone() {
     let (up, repo) = (Up::start(), checkout());
-    up.from_git(Kind::Session, "pay", "team/session.yaml", &json!({"suspend": true})).await;
-    up.from_git(Kind::Session, "free", "team/free.yaml", &json!({})).await;
+    up.synced(Kind::Session, "pay", "team/session.yaml", &json!({"suspend": true})).await;
+    up.synced(Kind::Session, "free", "team/free.yaml", &json!({})).await;
     let refused = up.refused(&["resume", "session/pay"]).await;
     assert!(refused.contains("team/session.yaml") && refused.contains("--commit"), "{refused}");
     assert_eq!(up.spec(Kind::Session, "pay").await["suspend"], true);
@@ -175,8 +175,8 @@ async fn what_git_sets_is_changed_in_git_alone() {
 async fn a_run_is_stopped_here_or_by_a_commit() {
     let (up, repo) = (Up::start(), checkout());
     let work = text(&repo.work());
-    up.from_git(Kind::HarnessRun, "fix", "team/runs/fix.yaml", &task()).await;
-    up.from_git(Kind::HarnessRun, "other", "team/runs/other.yaml", &task()).await;
+    up.synced(Kind::HarnessRun, "fix", "team/runs/fix.yaml", &task()).await;
+    up.synced(Kind::HarnessRun, "other", "team/runs/other.yaml", &task()).await;
 
     repo.write("staged", "x");
     repo.git(&["add", "staged"]);
@@ -293,10 +293,15 @@ async fn output_is_had_from_the_place_and_then_from_the_ledger() {
 #[tokio::test]
 async fn without_a_running_up_everything_can_be_read_and_nothing_changed() {
     let up = Up::start();
-    let run = up.from_git(Kind::HarnessRun, "fix", "runs/fix.yaml", &task()).await;
+    let run = up.synced(Kind::HarnessRun, "fix", "runs/fix.yaml", &task()).await;
     up.status(&run, Kind::HarnessRun, &json!({"phase": "Running"})).await;
     let Up { folder, store, served } = up;
-    drop((served, store));
+    drop(served);
+    // the server's task has the store until it is gone
+    while Arc::strong_count(&store) > 1 {
+        tokio::task::yield_now().await;
+    }
+    drop(store);
     let at_rest = |words: &'static [&'static str]| {
         let state = text(&folder.path().join("state"));
         async move { verb(&[words, &["--state", &state]].concat()).await }

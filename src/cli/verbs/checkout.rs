@@ -91,7 +91,10 @@ impl Checkout {
     pub(super) fn manifests(&self) -> Result<Vec<String>, CheckoutError> {
         let listed = self.git(&["ls-files", "-z"])?;
         let text = String::from_utf8_lossy(&listed.stdout);
-        let is_yaml = |path: &&str| path.ends_with(".yaml") || path.ends_with(".yml");
+        let is_yaml = |path: &&str| {
+            let extension = Path::new(path).extension();
+            extension.is_some_and(|extension| extension == "yaml" || extension == "yml")
+        };
         Ok(text.split('\0').filter(is_yaml).map(str::to_owned).collect())
     }
 

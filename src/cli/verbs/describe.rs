@@ -106,7 +106,7 @@ fn section(text: &mut String, title: &str, body: &str) {
     if body.trim().is_empty() {
         return;
     }
-    text.push_str(&format!("\n{title}:\n"));
+    let _ = writeln!(text, "\n{title}:");
     for line in body.lines() {
         text.push_str(format!("  {line}").trim_end());
         text.push('\n');

@@ -133,7 +133,9 @@ impl Choice {
                 writeln!(out)?;
             }
             let mut table = self.new_table(*kind);
-            objects.iter().for_each(|object| table.add(&self.shown(*kind, object), Timestamp::now()));
+            for object in objects {
+                table.add(&self.shown(*kind, object), Timestamp::now());
+            }
             out.write_all(printable(&table.render(true)).as_bytes())?;
         }
         if found.iter().all(|(_, objects)| objects.is_empty()) {

@@ -156,7 +156,7 @@ mod tests {
                 .map(|(id, _)| id.to_string())
         };
         let (a, b) = (repository("x", "a"), repository("y", "b"));
-        assert_eq!(picked(&[a.clone()], None).unwrap(), "ConfigRepository x/a");
+        assert_eq!(picked(std::slice::from_ref(&a), None).unwrap(), "ConfigRepository x/a");
         assert_eq!(picked(&[a.clone(), b.clone()], Some("b")).unwrap(), "ConfigRepository y/b");
         let error = picked(&[a, b], None).unwrap_err().to_string();
         assert!(error.contains("a -n x, b -n y"), "{error}");

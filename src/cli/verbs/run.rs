@@ -56,7 +56,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    pub(super) async fn run(self, out: Out<'_>) -> Result<ExitCode, Error> {
+    pub(super) fn run(self, out: Out<'_>) -> Result<ExitCode, Error> {
         let prompt = self.prompt_text()?;
         let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
         if self.print {

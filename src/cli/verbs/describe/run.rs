@@ -4,7 +4,7 @@ use super::{row, section};
 use crate::{
     cli::columns::align,
     kinds::{
-        HarnessRun,
+        HarnessRun, Reason,
         harness_run::{EgressSeen, HarnessRunStatus},
     },
 };
@@ -13,7 +13,7 @@ pub(super) fn tell(text: &mut String, run: &HarnessRun) {
     let Some(status) = &run.status else { return };
     section(text, "State", &align(state(status).iter()));
     let history = status.phase_history.iter().map(|at| {
-        let reason = at.reason.map(crate::kinds::reason::Reason::as_str).unwrap_or_default();
+        let reason = at.reason.map(Reason::as_str).unwrap_or_default();
         row([&at.time.0.to_string(), at.phase.as_str(), reason])
     });
     section(text, "Phases", &align(history.collect::<Vec<_>>().iter()));
