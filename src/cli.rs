@@ -1,17 +1,17 @@
 //! The command line.
 
 mod columns;
+pub mod offline;
 pub mod up;
+pub mod verify;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{harness, shim};
-
 /// A Git repository as the control plane for coding agents.
 #[derive(Debug, Parser)]
-#[command(name = "ostler", version)]
+#[command(name = "ostler", version, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -19,17 +19,59 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The sidecar of one run.
-    Harness(harness::HarnessArgs),
-    /// PID 1 of an agent's container.
+    Up(Box<up::UpArgs>),
+    #[command(flatten)]
+    Offline(offline::Command),
+    /// Check signatures and digests, offline
+    #[command(subcommand)]
+    Verify(verify::Verify),
+    /// The sidecar of one run; started by `ostler up`
     #[command(hide = true)]
-    Shim(shim::ShimArgs),
+    Harness(crate::harness::HarnessArgs),
+    /// PID 1 of an agent's container; started by the sidecar
+    #[command(hide = true)]
+    Shim(crate::shim::ShimArgs),
+    /// Text that is generated from the program
+    #[command(subcommand, hide = true)]
+    Docs(Docs),
 }
 
-/// Runs a command.
-pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
-    match cli.command {
-        Command::Harness(args) => harness::main(args),
-        Command::Shim(args) => shim::main(args),
+/// Text that is generated from the program.
+#[derive(Debug, Subcommand)]
+enum Docs {
+    /// The command line reference, as Markdown
+    Cli,
+    /// The HTTP API, as `OpenAPI` 3.1
+    Openapi,
+}
+
+/// Runs the command of the process' arguments.
+///
+/// # Errors
+/// Whatever the command could not do; `main` shows the chain and ends with 2.
+pub fn main() -> anyhow::Result<ExitCode> {
+    // the only TLS provider; it is set once, here
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match Cli::parse().command {
+        Command::Up(args) => Ok(runtime()?.block_on(up::run(*args))?),
+        Command::Offline(command) => command.run(),
+        Command::Verify(command) => {
+            let code = verify::run(&command, &mut std::io::stdout(), &mut std::io::stderr())?;
+            Ok(ExitCode::from(code))
+        }
+        Command::Harness(args) => crate::harness::main(args),
+        Command::Shim(args) => crate::shim::main(args),
+        Command::Docs(docs) => {
+            let text = match docs {
+                Docs::Cli => clap_markdown::help_markdown::<Cli>(),
+                Docs::Openapi => crate::api::openapi(),
+            };
+            std::io::stdout().write_all(text.as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

@@ -3,13 +3,14 @@
 //! The layers, lowest first; a module uses only lower layers and its own children
 //! (`tests/it/architecture.rs` enforces it):
 //!
-//! * L0 vocabulary: [`names`], [`kinds`], [`class`]
+//! * L0 vocabulary: [`names`], [`kinds`], [`class`], [`clock`]
 //! * L1 pure: [`manifest`], [`schema`], [`resolve`], [`plan`], [`ledger`], [`egress`], [`presets`], [`report`], [`terminal`], [`ports`]
-//! * L2 adapters: [`git`], [`embedded`], [`proxy`], [`harness`], [`shim`], [`telemetry`]
+//! * L2 adapters: [`cache`], [`git`], [`embedded`], [`proxy`], [`harness`], [`shim`], [`telemetry`]
 //! * L3 drivers: [`sync`], [`controllers`], [`recorder`], [`api`]
 //! * L4: [`cli`] and `main`
 
 pub mod class;
+pub mod clock;
 pub mod kinds;
 pub mod names;
 
@@ -24,6 +25,7 @@ pub mod resolve;
 pub mod schema;
 pub mod terminal;
 
+pub mod cache;
 pub mod embedded;
 pub mod git;
 pub mod harness;

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    match ostler::cli::main(ostler::cli::Cli::parse()) {
+    match ostler::cli::main() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ostler: {error:#}");

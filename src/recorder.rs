@@ -1,1 +1,177 @@
-//! The one writer of a ledger: claims, results and code branches.
+//! The recorder: the one writer of a repository's ledger branch, and of code branches.
+//!
+//! Its queue is the store itself: runs that ask for a claim, runs that ended without a record. Results come from
+//! sidecars. Each step ends in the ledger first and in one write of a status second, so that a crash between any two leads
+//! a restart to the same end: what the ledger has already is found again by the run's UID.
+
+mod branch;
+mod bulk;
+mod code;
+mod entries;
+mod error;
+mod prepare;
+mod queue;
+mod settings;
+mod status;
+mod turn;
+mod verify;
+mod world;
+mod write;
+
+pub use error::Error;
+pub use settings::BRANCH;
+pub use verify::{Finding, Verified, verify};
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    git::sign::SigningKey,
+    kinds::meta,
+    ledger::State,
+    names::{Namespace, ObjectName},
+    ports::{Secrets, objects::Store},
+    report::{Delivery, Receipt},
+    telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who},
+};
+
+/// Deliveries that may wait for a turn.
+const INBOX: usize = 256;
+
+/// The time, as an input.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What recorders share.
+pub struct Context {
+    /// The store.
+    pub store: Store,
+    /// Credentials and keys.
+    pub secrets: Arc<dyn Secrets>,
+    /// The key that signs, where a repository names none.
+    pub key: Arc<SigningKey>,
+    /// Who we are in claims: an id that outlives restarts, and belongs to this store alone.
+    pub holder: String,
+    /// A folder of our own, for mirrors and quarantines.
+    pub folder: PathBuf,
+    /// The time.
+    pub clock: Clock,
+    /// The trail of mutations.
+    pub audit: Arc<AuditLog>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Context {
+    fn audit(&self, verb: Verb, object: &str, decision: Decision, reason: &str) {
+        let line = Audit {
+            at: (self.clock)(),
+            who: Who::Controller(meta::RECORDER),
+            verb,
+            object: object.to_owned(),
+            decision,
+            reason: reason.to_owned(),
+        };
+        if let Err(error) = self.audit.record(&line) {
+            tracing::error!(error = &error as &dyn std::error::Error, "a line of the audit trail is lost");
+        }
+    }
+}
+
+/// A delivery and whom to answer.
+struct Letter {
+    delivery: Delivery,
+    reply: oneshot::Sender<Receipt>,
+}
+
+/// A way to talk to a recorder.
+#[derive(Clone)]
+pub struct Handle {
+    ledger: watch::Receiver<Arc<State>>,
+    outbox: mpsc::Sender<Letter>,
+}
+
+impl Handle {
+    /// What the ledger says; changes as it does.
+    #[must_use]
+    pub fn ledger(&self) -> watch::Receiver<Arc<State>> {
+        self.ledger.clone()
+    }
+
+    /// Hands a result over and waits until it is recorded, refused, or known to take longer. The folder is removed once
+    /// the result is recorded.
+    pub async fn deliver(&self, delivery: Delivery) -> Receipt {
+        let (reply, answer) = oneshot::channel();
+        if self.outbox.send(Letter { delivery, reply }).await.is_err() {
+            return Receipt::Waiting;
+        }
+        answer.await.unwrap_or(Receipt::Waiting)
+    }
+}
+
+/// The recorder of one repository. It also answers for runs that no repository records.
+pub struct Recorder {
+    context: Arc<Context>,
+    repository: (Namespace, ObjectName),
+    ledger: watch::Sender<Arc<State>>,
+    inbox: mpsc::Receiver<Letter>,
+}
+
+impl Recorder {
+    /// Makes it; nothing happens before [`Recorder::run`].
+    #[must_use]
+    pub fn new(context: Arc<Context>, repository: (Namespace, ObjectName)) -> (Self, Handle) {
+        let unread = State::Unread;
+        let (ledger, seen) = watch::channel(Arc::new(unread));
+        let (outbox, inbox) = mpsc::channel(INBOX);
+        (Self { context, repository, ledger, inbox }, Handle { ledger: seen, outbox })
+    }
+
+    /// Records until `stop`. Nothing is lost by stopping, or by being killed, at any moment.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let interrupt = Arc::new(AtomicBool::new(false));
+        let mut events = world::watch(self.context.store.as_ref());
+        let mut world = world::World::default();
+        let mut desk = turn::Desk::new(
+            self.context.clone(),
+            self.repository.clone(),
+            self.ledger.clone(),
+            interrupt.clone(),
+        );
+        loop {
+            let wake = desk.wake();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(seen) = events.next() => {
+                    world.take(seen);
+                    // Whatever else has been said by now belongs to the same turn.
+                    while let Some(Some(seen)) = events.next().now_or_never() {
+                        world.take(seen);
+                    }
+                }
+                Some(Letter { delivery, reply }) = self.inbox.recv() => desk.take(delivery, reply),
+                Some(prepared) = desk.prepared() => desk.lay_out(prepared),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            if world.is_complete() {
+                tokio::select! {
+                    () = desk.turn(&world) => {}
+                    () = stop.cancelled() => {
+                        interrupt.store(true, Ordering::Relaxed);
+                        break;
+                    }
+                }
+            }
+        }
+        interrupt.store(true, Ordering::Relaxed);
+    }
+}

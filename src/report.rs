@@ -226,6 +226,30 @@ fn exited(code: i32, record: &FinalRecord) -> Outcome {
     }
 }
 
+/// A report and its bulk, taken in and checked, as they lie in a folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// The report.
+    pub report: Report,
+    /// SHA-256 over the whole stream, hexadecimal: the same delivery again has the same.
+    pub digest: String,
+    /// The folder with the bulk files, by the names of the stream.
+    pub folder: std::path::PathBuf,
+    /// The bulk files that are there, in the order of the stream, with their lengths.
+    pub files: Vec<(String, u64)>,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// It is recorded for good; the sidecar may let go.
+    Recorded,
+    /// Not yet: ask again.
+    Waiting,
+    /// The run does not exist any more, or is another one of the same name.
+    OtherRun,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,9 @@ use serde_json::Value;
 
 pub use check::{Code, Violation, check};
 pub use editor::{all_json_schemas, json_schema};
+
 pub use fields::{UnknownField, prune, unknown_fields};
+pub(crate) use fields::{closest, drop_nulls, escape};
 
 use crate::kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Kind, Session};
 

@@ -2,17 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use kube::runtime::controller::Action;
 
-use super::Caches;
 use crate::{
+    cache::Caches,
     class::Class,
-    ports::{objects, workloads},
+    clock::Clock,
+    ports::{Secrets, objects, workloads},
 };
-
-/// The time, as an input.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// What the controllers share.
 pub struct Context {
@@ -22,6 +19,8 @@ pub struct Context {
     pub caches: Caches,
     /// The places.
     pub workloads: Arc<dyn workloads::Workloads>,
+    /// Whose changes runs may wait for.
+    pub secrets: Arc<dyn Secrets>,
     /// The time.
     pub clock: Clock,
     /// Turns that were given and are not in the caches yet.
@@ -35,9 +34,10 @@ impl Context {
         store: objects::Store,
         caches: Caches,
         workloads: Arc<dyn workloads::Workloads>,
+        secrets: Arc<dyn Secrets>,
         clock: Clock,
     ) -> Arc<Self> {
-        Arc::new(Self { store, caches, workloads, clock, turns: super::run::Turns::default() })
+        Arc::new(Self { store, caches, workloads, secrets, clock, turns: super::run::Turns::default() })
     }
 }
 

@@ -87,6 +87,7 @@ fn dependencies(context: &Context) -> impl futures::Stream<Item = ()> + Send + '
         caches.policies.touched().map(drop).boxed(),
         caches.config_maps.touched().map(drop).boxed(),
         caches.repositories.touched().map(drop).boxed(),
+        context.secrets.changes().map(drop).boxed(),
     ])
 }
 

@@ -52,7 +52,8 @@ const KILL_TIME: Duration = Duration::from_secs(10);
 const LOG_BUFFER: usize = 64 << 10;
 
 /// Makes the token by which the recorder knows the sidecar of a run.
-pub type RunTokens = Arc<dyn Fn(&RunKey) -> SecretString + Send + Sync>;
+pub type RunTokens =
+    Arc<dyn Fn(&RunKey) -> Result<SecretString, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
 
 /// What the adapter needs to know.
 #[derive(Clone)]

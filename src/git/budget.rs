@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::error::causes;
 use super::remote::Remote;
 use super::{Error, LimitKind, Limits, Location};
 
@@ -91,7 +92,13 @@ impl<'a> Budget<'a> {
             return failure;
         }
         let location = self.location.clone();
-        if error.is_cancelled() {
+        // What upload-pack says about an object that it does not have, or does not want to give.
+        let refused = causes(&error)
+            .map(ToString::to_string)
+            .find_map(|said| said.split_once("not our ref ").map(|(_, id)| id.trim().to_owned()));
+        if let Some(id) = refused {
+            Error::NotFound { what: format!("object {id}"), place: location.to_string() }
+        } else if error.is_cancelled() {
             Error::Interrupted
         } else if error.is_unsupported() {
             Error::Refused {

@@ -48,7 +48,7 @@ impl Default for Limits {
             commits: 10_000,
             depth: 64,
             paths: 100_000,
-            time: Duration::from_secs(120),
+            time: Duration::from_mins(2),
         }
     }
 }

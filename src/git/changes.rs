@@ -77,10 +77,10 @@ pub(super) fn between(
             let path = join(&folder, &name)?;
             let tree = |side: Option<Leaf>| side.filter(|leaf| leaf.mode.is_tree()).map(|leaf| leaf.id);
             let leaf = |side: Option<Leaf>| side.filter(|leaf| !leaf.mode.is_tree());
-            if tree(old).or(tree(new)).is_some() {
+            if tree(old).or_else(|| tree(new)).is_some() {
                 stack.push((path.clone(), tree(old), tree(new)));
             }
-            if leaf(old).or(leaf(new)).is_some() {
+            if leaf(old).or_else(|| leaf(new)).is_some() {
                 found.push(Changed { path, old: leaf(old), new: leaf(new) });
             }
             if found.len() + stack.len() + visited > limit {

@@ -199,7 +199,7 @@ impl Draft {
         }
         let commit = self.commit(tree, key)?;
         let id = scratch.write_object(&commit).map_err(store("the commit"))?.detach();
-        let objects = scratch.objects.take_object_memory().expect("memory was turned on above");
+        let objects = scratch.objects.take_object_memory().unwrap_or_default();
         for (kind, data) in objects.values() {
             local.write_buf(*kind, data).map_err(store("writing objects"))?;
         }
@@ -233,7 +233,9 @@ impl Draft {
         };
         if let Some(key) = key {
             let mut payload = Vec::new();
-            commit.write_to(&mut payload).expect("writing to memory cannot fail");
+            commit
+                .write_to(&mut payload)
+                .map_err(|error| store("the commit")(gix::Error::from_error(error)))?;
             commit.extra_headers.push(("gpgsig".into(), key.sign(&payload)?.into()));
         }
         Ok(commit)

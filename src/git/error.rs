@@ -4,19 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::location::{Location, LocationError};
-
-/// What a caller should do about an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// The request or the repository is wrong: retrying the same changes nothing.
-    Invalid,
-    /// The network, the server or this machine: retry with backoff.
-    Transient,
-    /// Somebody else holds or changed the thing: read again, then decide.
-    Conflict,
-    /// Our own fault or a broken store.
-    Bug,
-}
+use crate::class::Class;
 
 /// The thing that was limited. See [`super::Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +161,15 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// The system watches no more files for us.
+    #[error("cannot watch {}", .path.display())]
+    Unwatchable {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: notify::Error,
+    },
     /// The text is no revision, range, reference name, object id or glob.
     #[error("{text:?} is not {wanted}")]
     Malformed {
@@ -231,11 +228,11 @@ impl Error {
             | Self::Refused { retry: true, .. }
             | Self::Timeout { .. }
             | Self::Interrupted
+            | Self::Unwatchable { .. }
             | Self::Io { .. } => Class::Transient,
             Self::Busy { .. } => Class::Conflict,
-            Self::Corrupt { .. } => Class::Bug,
             Self::Gix { source, .. } if source.can_retry_lenient() => Class::Transient,
-            Self::Gix { .. } => Class::Bug,
+            Self::Gix { .. } | Self::Corrupt { .. } => Class::Bug,
         }
     }
 
@@ -249,4 +246,16 @@ impl Error {
     pub(super) fn gix(doing: &'static str) -> impl FnOnce(gix::Error) -> Self {
         move |source| Self::Gix { doing, source }
     }
+}
+
+/// An error and all its causes, also the ones that `io::Error` keeps inside instead of below.
+pub(super) fn causes<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |cause| {
+        match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
+            None => cause.source(),
+        }
+    })
 }

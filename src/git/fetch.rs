@@ -1,6 +1,6 @@
 //! Brings a mirror up to date.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicBool;
 
@@ -11,25 +11,9 @@ use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit, RefLog};
 use super::budget::Budget;
 use super::id::CommitId;
 use super::mirror::local_name;
+use super::request::{FetchRequest, Want};
 use super::session::Session;
 use super::{Ancestry, Error, Limits, Mirror, Remote};
-
-/// Which references to bring, and how much of their history.
-#[derive(Debug, Clone)]
-pub struct FetchRequest {
-    wants: BTreeSet<Want>,
-    depth: Option<NonZeroU32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Want {
-    /// One reference by its full name.
-    Reference { name: String, optional: bool },
-    /// All references that start so.
-    Below { prefix: String },
-    /// One commit by name, for servers that allow it.
-    Commit(CommitId),
-}
 
 /// What a fetch found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,110 +56,6 @@ pub enum Movement {
     },
 }
 
-impl Default for FetchRequest {
-    fn default() -> Self {
-        Self { wants: BTreeSet::new(), depth: Some(NonZeroU32::MIN) }
-    }
-}
-
-impl FetchRequest {
-    /// Nothing yet; references new to the mirror come with one commit of history.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Wants a branch, such as `main`. The fetch fails when the remote does not have it.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] for what cannot be a branch name.
-    pub fn branch(self, name: &str) -> Result<Self, Error> {
-        self.reference(&format!("refs/heads/{name}"), false)
-    }
-
-    /// Wants a tag, such as `v1`. The fetch fails when the remote does not have it.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] for what cannot be a tag name.
-    pub fn tag(self, name: &str) -> Result<Self, Error> {
-        self.reference(&format!("refs/tags/{name}"), false)
-    }
-
-    /// Wants a reference by its full name; an `optional` one may be absent.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] when it is no full name.
-    pub fn reference(mut self, name: &str, optional: bool) -> Result<Self, Error> {
-        let valid = name.starts_with("refs/") && gix::validate::reference::name(name.into()).is_ok();
-        if !valid {
-            return Err(Error::Malformed { text: name.to_owned(), wanted: "the name of a reference" });
-        }
-        self.wants.insert(Want::Reference { name: name.to_owned(), optional });
-        Ok(self)
-    }
-
-    /// Wants all references below a folder, such as `refs/heads`; there may be none.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] when it is no such folder.
-    pub fn below(mut self, folder: &str) -> Result<Self, Error> {
-        let folder = folder.trim_end_matches('/');
-        if !folder.starts_with("refs/") || gix::validate::reference::name(folder.into()).is_err() {
-            return Err(Error::Malformed { text: folder.to_owned(), wanted: "a folder of references" });
-        }
-        self.wants.insert(Want::Below { prefix: format!("{folder}/") });
-        Ok(self)
-    }
-
-    /// Wants one commit by its name.
-    #[must_use]
-    pub fn commit(mut self, id: CommitId) -> Self {
-        self.wants.insert(Want::Commit(id));
-        self
-    }
-
-    /// How many commits of a reference that is new to the mirror to bring; `None` for all.
-    #[must_use]
-    pub fn depth(mut self, commits: Option<NonZeroU32>) -> Self {
-        self.depth = commits;
-        self
-    }
-
-    /// What the server may leave out of its list.
-    fn prefixes(&self) -> Vec<String> {
-        let prefix = |want: &Want| match want {
-            Want::Reference { name, .. } => Some(name.clone()),
-            Want::Below { prefix } => Some(prefix.clone()),
-            Want::Commit(_) => None,
-        };
-        self.wants.iter().filter_map(prefix).collect()
-    }
-
-    /// The wanted ones among the remote's references, and the wanted commits under their own names.
-    fn choose(
-        &self,
-        remote: &BTreeMap<String, ObjectId>,
-        place: &str,
-    ) -> Result<BTreeMap<String, ObjectId>, Error> {
-        let mut chosen = BTreeMap::new();
-        for want in &self.wants {
-            match want {
-                Want::Reference { name, optional } => match remote.get(name) {
-                    Some(id) => drop(chosen.insert(name.clone(), *id)),
-                    None if *optional => {}
-                    None => return Err(Error::NotFound { what: name.clone(), place: place.to_owned() }),
-                },
-                Want::Below { prefix } => {
-                    let below = remote.iter().filter(|(name, _)| name.starts_with(prefix));
-                    chosen.extend(below.map(|(name, id)| (name.clone(), *id)));
-                }
-                Want::Commit(id) => drop(chosen.insert(id.to_string(), id.get())),
-            }
-        }
-        Ok(chosen)
-    }
-}
-
 impl Mirror {
     /// Asks the remote where the wanted references stand; changes nothing. The ids are those of commits or tags.
     ///
@@ -216,12 +96,19 @@ impl Mirror {
             .filter(|(name, id)| before.get(*name) != Some(id))
             .partition(|(name, _)| before.contains_key(*name));
         // A reference that is new to the mirror starts shallow without moving the boundary of the others.
-        let depth = request.depth.map_or(Shallow::NoChange, Shallow::DepthAtRemote);
+        let depth = request.commits().map_or(Shallow::NoChange, Shallow::DepthAtRemote);
         let mut objects = session.receive(self.repository(), &new, &depth, limits)?;
+        if !new.is_empty() && !known.is_empty() && !session.is_repeatable() {
+            session = Session::open(remote, &budget)?;
+        }
         objects += session.receive(self.repository(), &known, &Shallow::NoChange, limits)?;
 
         let fetched = self.judge(&before, &chosen, remote)?;
         self.record(&before, &chosen)?;
+        if let Err(error) = self.repack() {
+            // The fetch is good; the next one tries again.
+            tracing::warn!(mirror = %self.path().display(), %error, "cannot put packs together");
+        }
         Ok(Fetched { received_bytes: budget.received(), objects, ..fetched })
     }
 
@@ -257,10 +144,10 @@ impl Mirror {
         for name in chosen.keys() {
             before.extend(self.tracked(name)?.map(|id| (name.clone(), id)));
         }
-        for want in &request.wants {
+        for want in request.wants() {
             match want {
                 Want::Reference { name, .. } => {
-                    before.extend(self.tracked(name)?.map(|id| (name.clone(), id)))
+                    before.extend(self.tracked(name)?.map(|id| (name.clone(), id)));
                 }
                 Want::Below { prefix } => before.extend(self.tracked_below(prefix)?),
                 Want::Commit(_) => {}

@@ -4,6 +4,8 @@
 //! no deadline over several requests and loses the reason of a failure. This one sends our credential to our
 //! location only, counts what it receives and stops when the budget is gone.
 
+mod settings;
+
 use std::cell::RefCell;
 use std::io::{self, BufRead, Cursor, Read, Seek, Write};
 use std::rc::Rc;
@@ -13,12 +15,13 @@ use gix::protocol::transport::client::blocking_io::http::{
     self as git_http, GetResponse, PostBodyDataKind, PostResponse,
 };
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, StatusCode, Url, redirect};
+use reqwest::{Client, Method, StatusCode, Url};
 use tempfile::SpooledTempFile;
 
 use super::Error;
 use super::budget::Budget;
-use super::remote::{Credential, Remote};
+use super::error::causes;
+use super::remote::Remote;
 
 /// Hops of the first request. Real servers need one (`/repo` to `/repo.git`).
 const REDIRECTS: usize = 5;
@@ -31,7 +34,7 @@ pub(super) struct Http<'a>(Rc<Exchange<'a>>);
 
 /// What all requests of one operation share.
 struct Exchange<'a> {
-    runtime: tokio::runtime::Runtime,
+    runtime: Option<tokio::runtime::Runtime>,
     client: Client,
     authorization: Option<HeaderValue>,
     /// Where the server sent us instead. From then on there is no credential.
@@ -45,9 +48,10 @@ impl<'a> Http<'a> {
             .enable_all()
             .build()
             .map_err(Error::io("start a runtime for", remote.location().to_string()))?;
-        let client = client(remote)?;
-        let authorization = authorization(remote)?;
+        let client = settings::client(remote)?;
+        let authorization = settings::authorization(remote)?;
         let redirected = RefCell::new(None);
+        let runtime = Some(runtime);
         Ok(Self(Rc::new(Exchange { runtime, client, authorization, redirected, budget })))
     }
 
@@ -236,7 +240,8 @@ impl Call<'_> {
 impl Exchange<'_> {
     /// Runs `work` until it is done, the time is up or the caller interrupts.
     fn wait<T>(&self, work: impl Future<Output = reqwest::Result<T>>) -> io::Result<T> {
-        self.runtime.block_on(async {
+        let runtime = self.runtime.as_ref().expect("the runtime is taken only on drop");
+        runtime.block_on(async {
             tokio::pin!(work);
             loop {
                 match tokio::time::timeout(self.budget.wait()?, &mut work).await {
@@ -252,7 +257,7 @@ impl Exchange<'_> {
         let location = self.budget.location().clone();
         // The URL is the location (or where it redirects to); the error's own text must not bring in another.
         let source: Box<dyn std::error::Error + Send + Sync> = Box::new(error.without_url());
-        let tls = chain(&*source).any(|cause| cause.is::<rustls::Error>());
+        let tls = causes(&*source).any(<dyn std::error::Error>::is::<rustls::Error>);
         self.budget.fail(if tls {
             Error::Tls { location, source }
         } else {
@@ -261,65 +266,13 @@ impl Exchange<'_> {
     }
 }
 
-/// All causes, also the ones that `io::Error` keeps inside instead of below.
-fn chain<'e>(
-    error: &'e (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |cause| {
-        match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
-            None => cause.source(),
+impl Drop for Exchange<'_> {
+    /// A name look-up cannot be cancelled; do not wait for one beyond our time.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
-    })
-}
-
-fn client(remote: &Remote) -> Result<Client, Error> {
-    let settings = |what| {
-        let location = remote.location().clone();
-        move |source: reqwest::Error| Error::Settings { what, location, source: Some(Box::new(source)) }
-    };
-    let mut builder = Client::builder()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(std::time::Duration::from_secs(20))
-        .http1_only();
-    if let Some(proxy) = remote.proxy().filter(|_| !remote.location().is_loopback()) {
-        builder = builder.proxy(reqwest::Proxy::all(proxy.clone()).map_err(settings("proxy"))?);
     }
-    if let Some(pem) = remote.ca() {
-        let authorities =
-            reqwest::Certificate::from_pem_bundle(pem).map_err(settings("certificate authority"))?;
-        if authorities.is_empty() {
-            let location = remote.location().clone();
-            return Err(Error::Settings { what: "certificate authority", location, source: None });
-        }
-        builder = builder.tls_certs_only(authorities);
-    }
-    builder.build().map_err(settings("TLS settings"))
-}
-
-fn authorization(remote: &Remote) -> Result<Option<HeaderValue>, Error> {
-    use base64::Engine as _;
-    use secrecy::ExposeSecret as _;
-    use zeroize::Zeroizing;
-
-    let value = match remote.credential() {
-        Credential::None => return Ok(None),
-        Credential::Basic { username, password } => {
-            let pair = Zeroizing::new(format!("{username}:{}", password.expose_secret()));
-            let pair = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(pair.as_bytes()));
-            Zeroizing::new(format!("Basic {}", pair.as_str()))
-        }
-        Credential::Bearer(token) => Zeroizing::new(format!("Bearer {}", token.expose_secret())),
-    };
-    let location = remote.location().clone();
-    let mut value = HeaderValue::from_str(&value).map_err(|_| Error::Settings {
-        what: "credential",
-        location,
-        source: None,
-    })?;
-    value.set_sensitive(true);
-    Ok(Some(value))
 }
 
 fn header_map(lines: impl IntoIterator<Item = impl AsRef<str>>) -> HeaderMap {

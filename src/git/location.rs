@@ -78,6 +78,14 @@ impl Location {
         self.web().and_then(Url::host_str)
     }
 
+    /// The host of a remote one, with the port where it is not the scheme's own: how a Secret names whom it may be sent to.
+    #[must_use]
+    pub fn authority(&self) -> Option<String> {
+        let url = self.web()?;
+        let host = url.host_str()?;
+        Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    }
+
     /// The port of a remote one, the scheme's own when the text names none.
     #[must_use]
     pub fn port(&self) -> Option<u16> {

@@ -23,7 +23,18 @@ pub struct Mirror {
     repository: Repository,
     path: PathBuf,
     turn: Mutex<()>,
-    _guard: File,
+    _guard: Guard,
+}
+
+/// An exclusive lock, given back on drop: closing the file would not do while a child that another thread is just
+/// starting still has a copy of it.
+#[derive(Debug)]
+struct Guard(File);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl Mirror {
@@ -109,7 +120,7 @@ fn remote_name(local: &str) -> String {
     local.trim_start_matches(TRACKED).replace("%2F", "/").replace("%25", "%")
 }
 
-fn lock(file: &Path, mirror: &Path) -> Result<File, Error> {
+fn lock(file: &Path, mirror: &Path) -> Result<Guard, Error> {
     let guard = File::options()
         .create(true)
         .truncate(false)
@@ -117,7 +128,7 @@ fn lock(file: &Path, mirror: &Path) -> Result<File, Error> {
         .open(file)
         .map_err(Error::io("open", file))?;
     match flock(&guard, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(guard),
+        Ok(()) => Ok(Guard(guard)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Busy { path: mirror.to_owned() }),
         Err(error) => Err(Error::io("lock", file)(error.into())),
     }

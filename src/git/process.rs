@@ -143,7 +143,11 @@ impl Write for Requests<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         wait_for(stdin.as_fd(), PollFlags::OUT, self.budget)?;
-        stdin.write(&buffer[..buffer.len().min(PIPE_CHUNK)])
+        match stdin.write(&buffer[..buffer.len().min(PIPE_CHUNK)]) {
+            // The child has given up. Its answer says why: let the exchange go on to it.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(buffer.len()),
+            written => written,
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -38,10 +38,10 @@ pub enum Error {
     Unsupported(&'static str),
     /// The remote could not be talked to before anything was sent.
     #[error("talking to the remote")]
-    Remote(#[source] super::Error),
+    Remote(#[source] Box<super::Error>),
     /// The connection broke, or time was up, after updates had been sent: they may or may not have taken effect.
     #[error("the remote gave no complete answer; the push may or may not have taken effect")]
-    Unknown(#[source] super::Error),
+    Unknown(#[source] Box<super::Error>),
 }
 
 /// One reference to move.

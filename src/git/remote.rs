@@ -49,7 +49,7 @@ impl Remote {
             credential: Credential::None,
             ca: None,
             proxy: None,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
         })
     }
 

@@ -7,6 +7,9 @@ use gix::bstr::ByteSlice;
 use super::id::{BlobId, CommitId, TreeId};
 use super::{Error, LimitKind};
 
+/// A commit is a message and a signature: a longer one is no commit that anybody reviews.
+const COMMIT_BYTES: u64 = 1 << 20;
+
 /// A handle for reading. Cheap to clone, and to share between threads.
 ///
 /// Configuration, environment, hooks, replacement refs and attributes have no effect on what is read.
@@ -154,11 +157,15 @@ impl Repository {
     /// The commit object's own bytes, signature included, as they were hashed.
     ///
     /// # Errors
-    /// As [`Self::commit`].
+    /// As [`Self::commit`]; [`Error::LimitExceeded`] above 1 MiB.
     pub fn commit_bytes(&self, id: CommitId) -> Result<Vec<u8>, Error> {
         let repository = self.local();
-        let object =
-            repository.find_object(id.get()).map_err(|error| self.missing(format!("commit {id}"), error))?;
+        let missing = |error| self.missing(format!("commit {id}"), error);
+        if repository.find_header(id.get()).map_err(missing)?.size() > COMMIT_BYTES {
+            let place = format!("commit {id}");
+            return Err(Error::LimitExceeded { what: LimitKind::FileBytes, limit: COMMIT_BYTES, place });
+        }
+        let object = repository.find_object(id.get()).map_err(missing)?;
         if object.kind != gix::object::Kind::Commit {
             return Err(self.corrupt(format!("commit {id}"), None));
         }

@@ -43,6 +43,11 @@ impl<'a> Session<'a> {
         Ok(Self { transport, handshake, budget })
     }
 
+    /// Whether several packs may be asked for over this connection: before protocol 2, each takes its own.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.handshake.server_protocol_version == Protocol::V2
+    }
+
     /// The remote's references, at least those that start with one of `prefixes`, and the objects they name.
     pub(super) fn references(&mut self, prefixes: &[String]) -> Result<BTreeMap<String, ObjectId>, Error> {
         let listed = match self.handshake.refs.take() {

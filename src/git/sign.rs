@@ -88,7 +88,7 @@ pub struct SigningKey {
 
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("SigningKey").field(&self.fingerprint()).finish()
+        f.debug_tuple("SigningKey").field(&format_args!("{}", self.fingerprint())).finish()
     }
 }
 
@@ -202,6 +202,10 @@ pub fn verify(payload: &[u8], signature: Option<&[u8]>, signers: &AllowedSigners
         return Verdict::Bad;
     }
     let Ok(signature) = SshSig::from_pem(armor.trim_ascii()) else { return Verdict::Bad };
+    // The version is not signed; OpenSSH knows only this one.
+    if signature.version() != SshSig::VERSION {
+        return Verdict::Bad;
+    }
     let key = signature.public_key();
     let public = ssh_key::PublicKey::from(key.clone());
     if public.verify(NAMESPACE, payload, &signature).is_err() {

@@ -159,16 +159,15 @@ fn parse_line(line: &str, zone: &TimeZone) -> Result<Signer, Reason> {
     if rest.is_empty() {
         return Err(Reason::TooFewFields);
     }
-    let (options, key) = match public_key(rest) {
-        Some(key) => (Options::default(), key),
-        None => {
-            let (options, rest) = split_options(rest)?;
-            let options = Options::parse(options, zone)?;
-            if rest.is_empty() {
-                return Err(Reason::TooFewFields);
-            }
-            (options, public_key(rest).ok_or(Reason::Key)?)
+    let (options, key) = if let Some(key) = public_key(rest) {
+        (Options::default(), key)
+    } else {
+        let (options, rest) = split_options(rest)?;
+        let options = Options::parse(options, zone)?;
+        if rest.is_empty() {
+            return Err(Reason::TooFewFields);
         }
+        (options, public_key(rest).ok_or(Reason::Key)?)
     };
     Ok(Signer {
         principals: Patterns::parse(principals).ok_or(Reason::Principals)?,

@@ -27,6 +27,7 @@ pub(super) fn connect<'a>(
 }
 
 /// For [`gix::protocol::handshake`]: there is no second credential to try, and nobody to ask.
+#[expect(clippy::unnecessary_wraps, reason = "the signature is gix's")]
 pub(super) fn no_credential(
     _: gix::credentials::helper::Action,
 ) -> gix::Result<Option<gix::credentials::protocol::Outcome>> {

@@ -173,6 +173,9 @@ impl<'a> Walk<'a> {
             if entries.insert(entry.filename().to_owned(), (entry.mode(), entry.object_id())).is_some() {
                 return Err(self.repository.corrupt(what(), None));
             }
+            if entries.len() > self.limits.files {
+                return Err(self.exceeded(LimitKind::Files, self.limits.files, &BString::default()));
+            }
         }
         Ok(entries)
     }
@@ -266,9 +269,10 @@ impl<'a> Walk<'a> {
     }
 
     fn exceeded(&self, what: LimitKind, limit: usize, below: &BString) -> Error {
-        let place = match below.is_empty() {
-            true => self.repository.place().to_owned(),
-            false => printable(below.as_bstr()).chars().take(120).collect(),
+        let place = if below.is_empty() {
+            self.repository.place().to_owned()
+        } else {
+            printable(below.as_bstr()).chars().take(120).collect()
         };
         Error::LimitExceeded { what, limit: limit as u64, place }
     }

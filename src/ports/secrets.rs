@@ -8,6 +8,7 @@ use secrecy::SecretBox;
 
 use crate::{
     class::Class,
+    kinds::meta::{SECRET_HOSTS, SECRET_USE},
     names::{Namespace, ObjectName},
 };
 
@@ -96,6 +97,36 @@ impl Error {
     }
 }
 
+/// Decides by a Secret's annotations whether it may be used so.
+///
+/// A host is named as its user dials it: the name alone on the default port of its protocol, else `host:port`. It must
+/// be in `ostler.dev/hosts` literally, in any case; there are no wildcards.
+///
+/// # Errors
+/// Which annotation says no, and what it would have to say.
+pub fn check_use(
+    annotations: &BTreeMap<String, String>,
+    purpose: SecretUse,
+    host: Option<&str>,
+) -> Result<(), String> {
+    let names = |annotation: &str, wanted: &str| {
+        let list = annotations.get(annotation).map(String::as_str).unwrap_or_default();
+        list.split(',').any(|entry| entry.trim().eq_ignore_ascii_case(wanted))
+    };
+    if !names(SECRET_USE, purpose.as_str()) {
+        return Err(format!("its annotation {SECRET_USE} does not name {purpose}"));
+    }
+    match host {
+        Some(host) if host.is_empty() || !names(SECRET_HOSTS, host) => {
+            Err(format!("its annotation {SECRET_HOSTS} does not name {host:?}"))
+        }
+        None if matches!(purpose, SecretUse::Git | SecretUse::Route | SecretUse::Forge) => {
+            Err(format!("use {purpose} needs a host, and none was given"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The store of secrets.
 ///
 /// # Guarantees
@@ -114,4 +145,39 @@ pub trait Secrets: Send + Sync + 'static {
 
     /// Names of Secrets that changed, for whoever waits for one.
     fn changes(&self) -> BoxStream<'static, (Namespace, ObjectName)>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_goes_only_where_its_annotations_say() {
+        let annotated = |used: &str, hosts: &str| -> BTreeMap<String, String> {
+            [(SECRET_USE.to_owned(), used.to_owned()), (SECRET_HOSTS.to_owned(), hosts.to_owned())].into()
+        };
+        let good = annotated("git, route", "git.example.com, other.example.com:8443");
+        let cases = [
+            (&good, SecretUse::Git, Some("git.example.com"), true),
+            (&good, SecretUse::Route, Some("GIT.example.com"), true),
+            (&good, SecretUse::Git, Some("other.example.com:8443"), true),
+            (&good, SecretUse::Git, Some("git.example.com:8443"), false),
+            (&good, SecretUse::Git, Some("other.example.com"), false),
+            (&good, SecretUse::Git, Some("example.com"), false),
+            (&good, SecretUse::Git, Some("git.example.com.evil.example"), false),
+            (&good, SecretUse::Git, Some(""), false),
+            (&good, SecretUse::Git, None, false),
+            (&good, SecretUse::Env, None, false),
+            (&good, SecretUse::Forge, Some("git.example.com"), false),
+            (&annotated("env", ""), SecretUse::Env, None, true),
+            (&annotated("sign", ""), SecretUse::Sign, None, true),
+            (&annotated("environment", ""), SecretUse::Env, None, false),
+            (&annotated("git", "*"), SecretUse::Git, Some("git.example.com"), false),
+            (&BTreeMap::new(), SecretUse::Env, None, false),
+        ];
+        for (annotations, purpose, host, good) in cases {
+            let decided = check_use(annotations, purpose, host);
+            assert_eq!(decided.is_ok(), good, "{annotations:?} {purpose} {host:?}: {decided:?}");
+        }
+    }
 }

@@ -10,7 +10,8 @@ const ALL: [Preset; 6] =
 
 /// Reads a stream in pieces of `piece` bytes.
 fn read(preset: Preset, lines: &[Value], exit_code: i32, piece: usize) -> Reading {
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let lines: Vec<_> = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.concat();
     let mut reader = RecordReader::new(preset);
     text.as_bytes().chunks(piece).for_each(|bytes| reader.push(bytes));
     reader.finish(exit_code)
@@ -44,37 +45,29 @@ fn claude_result(fields: Value) -> Value {
     result
 }
 
-/// Every stream that the presets are known to meet, and what must be read from it.
-fn streams() -> Vec<(&'static str, Preset, Vec<Value>, i32, &'static str)> {
-    use Preset::{ClaudeCode, Codex, Gemini, Opencode, Pi};
+/// What happens, the agent, its stream, its exit code, and what must be read from it.
+type Case = (&'static str, Preset, Vec<Value>, i32, &'static str);
+
+/// Every stream that the presets are known to meet.
+fn streams() -> Vec<Case> {
+    let command = ("a command writes JSON", Preset::Command, vec![json!({"type": "result"})], 0, "none");
+    let agents = [claude_streams(), codex_streams(), gemini_streams(), opencode_streams(), pi_streams()];
+    agents.into_iter().flatten().chain([command]).collect()
+}
+
+fn claude_streams() -> Vec<Case> {
     let claude_init = json!({"type": "system", "subtype": "init", "session_id": "s1"});
-    let codex_start = json!({"type": "thread.started", "thread_id": "s1"});
-    let codex_words =
-        json!({"type": "item.completed", "item": {"type": "agent_message", "text": "I am done."}});
-    let codex_done = json!({"type": "turn.completed", "usage": {"input_tokens": 2000, "cached_input_tokens": 0, "output_tokens": 100}});
-    let codex_failed =
-        json!({"type": "turn.failed", "error": {"message": "unexpected status 401 Unauthorized"}});
-    let gemini_init = json!({"type": "init", "session_id": "s1"});
-    let gemini_words =
-        |words: &str| json!({"type": "message", "role": "assistant", "content": words, "delta": true});
-    let gemini_done =
-        json!({"type": "result", "status": "success", "stats": {"input_tokens": 2000, "output_tokens": 100}});
-    let open_step = |reason: &str| {
-        json!({"type": "step_finish", "sessionID": "s1", "part": {"reason": reason, "cost": 0,
-            "tokens": {"input": 1000, "output": 50, "cache": {"read": 0, "write": 0}}}})
-    };
-    let open_text = json!({"type": "text", "sessionID": "s1", "part": {"text": "I am done."}});
-    let open_error = json!({"type": "error", "sessionID": "s1",
-        "error": {"name": "APIError", "data": {"message": "no", "statusCode": 500}}});
-    let pi_start = json!({"type": "session", "id": "s1", "cwd": "/workspace"});
-    let pi_end = json!({"type": "agent_end", "messages": []});
-    let pi_error =
-        |message: &str| pi_message("error", json!({"errorMessage": message, "content": [], "usage": {}}));
     vec![
-        ("claude ends well", ClaudeCode, vec![claude_init.clone(), claude_result(json!({}))], 0, "succeeded"),
+        (
+            "claude ends well",
+            Preset::ClaudeCode,
+            vec![claude_init.clone(), claude_result(json!({}))],
+            0,
+            "succeeded",
+        ),
         (
             "claude fails on its model and says success",
-            ClaudeCode,
+            Preset::ClaudeCode,
             vec![
                 claude_init.clone(),
                 claude_result(json!({"is_error": true, "api_error_status": 401, "result": "API Error: 401"})),
@@ -84,7 +77,7 @@ fn streams() -> Vec<(&'static str, Preset, Vec<Value>, i32, &'static str)> {
         ),
         (
             "claude retries and gives up",
-            ClaudeCode,
+            Preset::ClaudeCode,
             vec![
                 claude_init.clone(),
                 json!({"type": "system", "subtype": "api_retry", "session_id": "s1"}),
@@ -95,22 +88,33 @@ fn streams() -> Vec<(&'static str, Preset, Vec<Value>, i32, &'static str)> {
         ),
         (
             "claude runs out of turns",
-            ClaudeCode,
+            Preset::ClaudeCode,
             vec![claude_result(json!({"subtype": "error_max_turns", "result": ""}))],
             1,
             "AgentReportedFailure",
         ),
-        ("claude is killed", ClaudeCode, vec![claude_init], 143, "missing"),
+        ("claude is killed", Preset::ClaudeCode, vec![claude_init], 143, "missing"),
+    ]
+}
+
+fn codex_streams() -> Vec<Case> {
+    let codex_start = json!({"type": "thread.started", "thread_id": "s1"});
+    let codex_words =
+        json!({"type": "item.completed", "item": {"type": "agent_message", "text": "I am done."}});
+    let codex_done = json!({"type": "turn.completed", "usage": {"input_tokens": 2000, "cached_input_tokens": 0, "output_tokens": 100}});
+    let codex_failed =
+        json!({"type": "turn.failed", "error": {"message": "unexpected status 401 Unauthorized"}});
+    vec![
         (
             "codex ends well",
-            Codex,
+            Preset::Codex,
             vec![codex_start.clone(), codex_words.clone(), codex_done.clone()],
             0,
             "succeeded",
         ),
         (
             "codex retries and ends well",
-            Codex,
+            Preset::Codex,
             vec![
                 codex_start.clone(),
                 json!({"type": "error", "message": "Reconnecting 1/1"}),
@@ -122,21 +126,31 @@ fn streams() -> Vec<(&'static str, Preset, Vec<Value>, i32, &'static str)> {
         ),
         (
             "codex fails on its model",
-            Codex,
+            Preset::Codex,
             vec![codex_start.clone(), codex_failed.clone()],
             1,
             "ModelUnauthorized",
         ),
         (
             "codex is killed in a later turn",
-            Codex,
+            Preset::Codex,
             vec![codex_start, codex_done, json!({"type": "turn.started"})],
             143,
             "missing",
         ),
+    ]
+}
+
+fn gemini_streams() -> Vec<Case> {
+    let gemini_init = json!({"type": "init", "session_id": "s1"});
+    let gemini_words =
+        |words: &str| json!({"type": "message", "role": "assistant", "content": words, "delta": true});
+    let gemini_done =
+        json!({"type": "result", "status": "success", "stats": {"input_tokens": 2000, "output_tokens": 100}});
+    vec![
         (
             "gemini ends well",
-            Gemini,
+            Preset::Gemini,
             vec![
                 gemini_init.clone(),
                 gemini_words("I will look."),
@@ -148,13 +162,19 @@ fn streams() -> Vec<(&'static str, Preset, Vec<Value>, i32, &'static str)> {
             0,
             "succeeded",
         ),
-        ("gemini exits 0 after SIGTERM", Gemini, vec![gemini_init.clone()], 0, "missing"),
-        ("gemini says 401 by its exit code", Gemini, vec![gemini_init.clone()], 145, "ModelUnauthorized"),
-        ("gemini says 500 by its exit code", Gemini, vec![gemini_init.clone()], 244, "ModelError"),
-        ("gemini is killed", Gemini, vec![gemini_init.clone()], 137, "missing"),
+        ("gemini exits 0 after SIGTERM", Preset::Gemini, vec![gemini_init.clone()], 0, "missing"),
+        (
+            "gemini says 401 by its exit code",
+            Preset::Gemini,
+            vec![gemini_init.clone()],
+            145,
+            "ModelUnauthorized",
+        ),
+        ("gemini says 500 by its exit code", Preset::Gemini, vec![gemini_init.clone()], 244, "ModelError"),
+        ("gemini is killed", Preset::Gemini, vec![gemini_init.clone()], 137, "missing"),
         (
             "gemini reports an error",
-            Gemini,
+            Preset::Gemini,
             vec![
                 gemini_init,
                 json!({"type": "result", "status": "error", "error": {"message": "turn limit"}}),
@@ -162,25 +182,58 @@ fn streams() -> Vec<(&'static str, Preset, Vec<Value>, i32, &'static str)> {
             1,
             "AgentReportedFailure",
         ),
+    ]
+}
+
+fn opencode_streams() -> Vec<Case> {
+    let open_step = |reason: &str| {
+        json!({"type": "step_finish", "sessionID": "s1", "part": {"reason": reason, "cost": 0,
+            "tokens": {"input": 1000, "output": 50, "cache": {"read": 0, "write": 0}}}})
+    };
+    let open_text = json!({"type": "text", "sessionID": "s1", "part": {"text": "I am done."}});
+    let open_error = json!({"type": "error", "sessionID": "s1",
+        "error": {"name": "APIError", "data": {"message": "no", "statusCode": 500}}});
+    vec![
         (
             "opencode ends well",
-            Opencode,
+            Preset::Opencode,
             vec![open_step("tool-calls"), open_text.clone(), open_step("stop")],
             0,
             "succeeded",
         ),
         (
             "opencode is killed between steps",
-            Opencode,
+            Preset::Opencode,
             vec![open_step("tool-calls"), open_text],
             143,
             "missing",
         ),
-        ("opencode fails on its model", Opencode, vec![open_step("tool-calls"), open_error], 1, "ModelError"),
-        ("opencode ends at its length", Opencode, vec![open_step("length")], 0, "AgentReportedFailure"),
+        (
+            "opencode fails on its model",
+            Preset::Opencode,
+            vec![open_step("tool-calls"), open_error],
+            1,
+            "ModelError",
+        ),
+        (
+            "opencode ends at its length",
+            Preset::Opencode,
+            vec![open_step("length")],
+            0,
+            "AgentReportedFailure",
+        ),
+    ]
+}
+
+fn pi_streams() -> Vec<Case> {
+    let pi_start = json!({"type": "session", "id": "s1", "cwd": "/workspace"});
+    let pi_end = json!({"type": "agent_end", "messages": []});
+    let pi_error =
+        |message: &str| pi_message("error", json!({"errorMessage": message, "content": [], "usage": {}}));
+    vec![
         (
             "pi ends well",
-            Pi,
+            Preset::Pi,
             vec![
                 pi_start.clone(),
                 pi_message("toolUse", json!({})),
@@ -192,7 +245,7 @@ fn streams() -> Vec<(&'static str, Preset, Vec<Value>, i32, &'static str)> {
         ),
         (
             "pi retries and ends well",
-            Pi,
+            Preset::Pi,
             vec![
                 pi_start.clone(),
                 pi_error("500 scripted"),
@@ -208,40 +261,39 @@ fn streams() -> Vec<(&'static str, Preset, Vec<Value>, i32, &'static str)> {
         ),
         (
             "pi exits 0 on 401",
-            Pi,
+            Preset::Pi,
             vec![pi_start.clone(), pi_error("401 no"), pi_end.clone()],
             0,
             "ModelUnauthorized",
         ),
         (
             "pi exits 0 on 500",
-            Pi,
+            Preset::Pi,
             vec![pi_start.clone(), pi_error("500 no"), pi_end.clone()],
             0,
             "ModelError",
         ),
         (
             "pi exits 0 without a network",
-            Pi,
+            Preset::Pi,
             vec![pi_start.clone(), pi_error("Connection error."), pi_end.clone()],
             0,
             "ModelError",
         ),
         (
             "pi is killed while it waits to try again",
-            Pi,
+            Preset::Pi,
             vec![pi_start.clone(), pi_error("500 no"), pi_end, json!({"type": "auto_retry_start"})],
             143,
             "missing",
         ),
         (
             "pi is killed after its last words",
-            Pi,
+            Preset::Pi,
             vec![pi_start, pi_message("stop", json!({}))],
             143,
             "missing",
         ),
-        ("a command writes JSON", Preset::Command, vec![json!({"type": "result"})], 0, "none"),
     ]
 }
 

@@ -107,6 +107,10 @@ pub fn check(kind: Kind, object: &Value, old: Option<&Value>) -> Result<(), Vec<
             message: error.message.clone(),
         }));
     }
+    // a value of the wrong type breaks everything else as well
+    let mistyped: Vec<String> =
+        violations.iter().filter(|v| v.code == Code::WrongType).map(|v| v.pointer.clone()).collect();
+    violations.retain(|v| v.code == Code::WrongType || !mistyped.contains(&v.pointer));
     violations.sort_by(|a, b| (&a.pointer, a.code, &a.message).cmp(&(&b.pointer, b.code, &b.message)));
     if violations.is_empty() { Ok(()) } else { Err(violations) }
 }

@@ -99,7 +99,7 @@ fn visit(schema: &Value, value: &Value, at: &str, f: &mut impl FnMut(&str, &str,
 }
 
 /// The known name at a small edit distance, if there is one.
-fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let limit = 1 + name.chars().count() / 4;
     let distances = known.map(|k| (distance(&name.to_lowercase(), &k.to_lowercase()), k));
     distances.filter(|(d, _)| *d <= limit).min().map(|(_, k)| k.to_owned())

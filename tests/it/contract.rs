@@ -1,3 +1,4 @@
-//! Contracts of the ports, written against the ports: every adapter passes them.
+//! What every adapter of a port must do, written against the port.
 
+pub(crate) mod objects;
 pub(crate) mod workloads;

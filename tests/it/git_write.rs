@@ -5,6 +5,7 @@ mod commits;
 mod hostile;
 mod pushes;
 mod signatures;
+mod web;
 mod worktrees;
 
 use std::{

@@ -1,6 +1,24 @@
 //! All integration tests, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy allows them in test functions only, not in their fixtures"
+)]
+
+mod api;
+mod architecture;
 mod contract;
+mod docs;
 mod egress;
+mod examples;
+mod faults;
+mod git_source;
 mod git_write;
+mod golden;
 mod harness;
+mod manifest;
+mod objects;
+mod offline;
+mod plan;
+mod recorder;
 mod servers;

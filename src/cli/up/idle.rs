@@ -1,7 +1,12 @@
-//! When is there nothing left to do, and how did it all end? Pure.
+//! When is there nothing left to do, and how did it all end?
 
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use futures::StreamExt;
 use kube::ResourceExt;
+use tokio_util::sync::CancellationToken;
 
+use super::roles::Roles;
 use crate::kinds::{
     HarnessRun, Phase, Reason,
     condition::{self, types},
@@ -27,7 +32,7 @@ pub(crate) fn standing(run: &HarnessRun) -> Standing {
     }
     if phase.is_terminal() {
         let settled = condition::get(&status.conditions, types::RESULT_RECORDED).is_some_and(|recorded| {
-            let never = [Reason::Abandoned, Reason::NoRepository, Reason::ClaimedElsewhere];
+            let never = [Reason::Abandoned, Reason::NoRepository, Reason::ClaimedElsewhere, Reason::NameUsed];
             recorded.status == "True" || never.iter().any(|r| recorded.reason == r.as_str())
         });
         let leaving = run.metadata.deletion_timestamp.is_some();
@@ -100,6 +105,70 @@ pub(crate) fn tally<'a>(
     }
     tally.waiting = waiting;
     Some(tally)
+}
+
+/// Waits until nothing can progress without a commit or a person, and says how it ended: 0 when every run succeeded, 1
+/// when some did not or a file has errors, 2 when the time is over or the process is told to end.
+pub(super) async fn wait(roles: &Roles, timeout: Duration, stop: &CancellationToken) -> ExitCode {
+    let outcome = tokio::select! {
+        ended = tokio::time::timeout(timeout, settled(roles)) => ended,
+        () = super::shutdown_signal() => return ExitCode::from(2),
+        () = stop.cancelled() => return ExitCode::from(2),
+    };
+    let Ok((tally, failed)) = outcome else {
+        eprintln!("ostler: not idle after {timeout:?}; what still moves:");
+        for run in roles.caches.runs.all().iter().filter(|run| standing(run) == Standing::Moving) {
+            let phase = run.status.as_ref().and_then(|s| s.phase).map_or("new", Phase::as_str);
+            eprintln!("  run {}/{}: {phase}", run.namespace().unwrap_or_default(), run.name_any());
+        }
+        return ExitCode::from(2);
+    };
+    println!(
+        "idle: {} succeeded, {} did not, {} wait",
+        tally.succeeded,
+        tally.other.len(),
+        tally.waiting.len()
+    );
+    for (name, phase) in &tally.other {
+        println!("  {name}: {phase}");
+    }
+    for (name, reason) in &tally.waiting {
+        println!("  {name}: waits for a commit or a person ({reason})");
+    }
+    if tally.all_succeeded() && !failed { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+async fn settled(roles: &Roles) -> (Tally, bool) {
+    let mut progress = roles.progress.subscribe();
+    let mut runs = roles.caches.runs.touched().boxed();
+    loop {
+        if let Some(done) = look(roles, &progress.borrow_and_update()) {
+            return done;
+        }
+        tokio::select! {
+            // the sender lives as long as the roles
+            _ = progress.changed() => {}
+            _ = runs.next() => {}
+        }
+    }
+}
+
+/// The tally, if every loop has settled and no run may move by itself. A loop that cannot do its work for a reason that
+/// does not pass counts as settled.
+fn look(
+    roles: &Roles,
+    progress: &std::collections::BTreeMap<String, crate::sync::Settled>,
+) -> Option<(Tally, bool)> {
+    let expected = roles.caches.repositories.all();
+    let all =
+        expected.iter().map(|r| progress.get(&r.uid().unwrap_or_default())).collect::<Option<Vec<_>>>()?;
+    if all.is_empty() || all.iter().any(|settled| settled.busy || settled.rounds == 0) {
+        return None;
+    }
+    let runs = roles.caches.runs.all();
+    let recorded = all.iter().flat_map(|settled| settled.recorded.iter().cloned());
+    let tally = tally(runs.iter().map(Arc::as_ref), recorded)?;
+    Some((tally, all.iter().any(|settled| settled.failed)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Effects and status of a step, written. Every write carries the object's UID, and the status its version.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ pub(super) enum Made {
     Nothing,
     /// A new place.
     Place(Box<Place>),
-    /// The place cannot be made.
+    /// The place cannot be made, ever or yet.
     Refused(Standing),
     /// The object is on its way out; nothing more is written.
     Gone,
@@ -70,7 +71,10 @@ async fn ensure(spec: &PlaceSpec, context: &Context) -> Result<Made, Error> {
     match context.workloads.ensure(spec).await {
         Ok(place) => Ok(Made::Place(Box::new(place))),
         Err(workloads::Error::Refused { reason, message, .. }) => {
-            Ok(Made::Refused(Standing::new(Phase::Failed, reason, message)))
+            // a Secret may still come
+            let waits = matches!(reason, Reason::SecretNotFound | Reason::SecretNotAllowed);
+            let phase = if waits { Phase::Pending } else { Phase::Failed };
+            Ok(Made::Refused(Standing::new(phase, reason, message)))
         }
         Err(source) => Err(Error::Workloads { what: "make the place", source }),
     }
@@ -94,7 +98,7 @@ async fn finalizers(
     Ok(At::of(&merged).unwrap_or_else(|| at.clone()))
 }
 
-/// Ends a run whose place cannot be made.
+/// Says why the place of a run cannot be made. The run ends, unless the standing is one that passes.
 pub(super) async fn refuse(
     id: &ObjectId,
     at: &At,
@@ -104,7 +108,9 @@ pub(super) async fn refuse(
 ) -> Result<(), Error> {
     let now = (context.clock)();
     let mut new = run.status.clone().unwrap_or_default();
-    new.completion_time.get_or_insert(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+    if standing.phase.is_terminal() {
+        new.completion_time.get_or_insert(Time(now));
+    }
     stand(&mut new, standing, run.metadata.generation, now);
     status(id, at, run, &new, context).await
 }

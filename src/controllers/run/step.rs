@@ -177,7 +177,13 @@ fn request(observed: &Observed<'_>, step: &mut Step) {
 }
 
 fn requested(observed: &Observed<'_>, step: &mut Step) {
+    let untrusted = condition::get(&step.status.conditions, types::CLAIMED)
+        .filter(|claimed| claimed.reason == Reason::LedgerUntrusted.as_str());
     let standing = match &observed.ledger {
+        _ if untrusted.is_some() => {
+            let message = untrusted.map(|claimed| claimed.message.clone()).unwrap_or_default();
+            Standing::new(Phase::Held, Reason::LedgerUntrusted, message)
+        }
         Ledger::Held { reason, message } => Standing::new(Phase::Held, *reason, message),
         Ledger::Ready | Ledger::None => {
             Standing::new(Phase::Queued, Reason::ClaimRequested, "waiting for the claim to be in the ledger")
@@ -311,7 +317,7 @@ fn ended(observed: &Observed<'_>, step: &mut Step) {
 /// True when nothing is left to record: it is recorded, or said to stay unrecorded.
 fn settled(status: &HarnessRunStatus) -> bool {
     condition::get(&status.conditions, types::RESULT_RECORDED).is_some_and(|recorded| {
-        let given_up = [Reason::Abandoned, Reason::NoRepository, Reason::ClaimedElsewhere];
+        let given_up = [Reason::Abandoned, Reason::NoRepository, Reason::ClaimedElsewhere, Reason::NameUsed];
         recorded.status == "True" || given_up.iter().any(|reason| recorded.reason == reason.as_str())
     })
 }

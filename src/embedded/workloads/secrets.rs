@@ -24,12 +24,17 @@ pub(super) async fn resolve(options: &Options, spec: &PlaceSpec) -> Result<Given
             reason: Reason::InvalidSpec,
             message: format!("the repository's URL: {error}"),
         })?;
-        let data = one(options, spec, secret, SecretUse::Git, location.host()).await?;
+        let data = one(options, spec, secret, SecretUse::Git, location.authority().as_deref()).await?;
         let data = data.into_iter().map(|(key, value)| (key, Value::new(value))).collect();
         git.push(GitSecret { url: checkout.url.clone(), secret: secret.clone(), data });
     }
+    let token = (options.tokens)(&spec.run).map_err(|source| Error::Unavailable {
+        run: spec.run.clone(),
+        what: "make its token",
+        source,
+    })?;
     Ok(Given {
-        token: (&(options.tokens)(&spec.run)).into(),
+        token: (&token).into(),
         git,
         env: keys(options, spec, &spec.secret_env).await?,
         files: keys(options, spec, &spec.secret_files).await?,

@@ -68,7 +68,7 @@ fn take_in(
     let indexed = index(repository, &mut pack, &objects.join("pack"), limits, interrupt)?;
     let ids = ids(&indexed)?;
 
-    let ours = absolute(&repository.objects.store_ref().path().to_owned())?;
+    let ours = absolute(repository.objects.store_ref().path())?;
     let alternates = [ours.as_os_str().as_encoded_bytes(), b"\n"].concat();
     fs::write(objects.join("info/alternates"), alternates).map_err(file("making a quarantine"))?;
     let quarantine = git::repository::options()

@@ -58,10 +58,12 @@ fn kind(mode: &[u8], name: &[u8]) -> Result<Kind, Flaw> {
     }
 }
 
+/// A backslash is a character like any other here (systemd has files with it) and separates folders on Windows.
 fn safe(name: &[u8], mode: &[u8]) -> Result<(), Flaw> {
     let mode = (mode == b"120000").then_some(Mode::Symlink);
-    let sound =
-        name.len() <= MAX_NAME && gix::validate::path::component(name.as_bstr(), mode, PROTECT).is_ok();
+    let valid = |name: &[u8]| gix::validate::path::component(name.as_bstr(), mode, PROTECT).is_ok();
+    let parts = || name.split(|b| *b == b'\\').filter(|part| !part.is_empty());
+    let sound = name.len() <= MAX_NAME && valid(name) && parts().all(valid);
     if sound { Ok(()) } else { Err(Flaw::Name(shown(name))) }
 }
 
@@ -86,7 +88,7 @@ mod tests {
             ("100644", ".gitignore"),
             ("100755", "a.sh"),
             ("40000", "a"),
-            ("120000", "aux.c"),
+            ("120000", "aux\\x2d.c"),
             ("160000", "sub"),
         ]);
         let kinds: Vec<_> = entries(&raw).unwrap().into_iter().map(|(kind, _)| kind).collect();
@@ -108,7 +110,8 @@ mod tests {
             ".",
             "",
             "a/b",
-            "a\\b",
+            "..\\b",
+            "a\\.git\\hooks",
         ] {
             assert!(matches!(entries(&tree(&[("40000", name)])), Err(Flaw::Name(_))), "{name:?}");
         }

@@ -43,8 +43,8 @@ impl Push {
     ) -> Result<Report, Error> {
         let local = repository.local();
         let budget = Budget::new(remote, &Limits::default(), interrupt);
-        let mut transport =
-            connect(remote, Service::ReceivePack, Protocol::V1, &budget).map_err(Error::Remote)?;
+        let mut transport = connect(remote, Service::ReceivePack, Protocol::V1, &budget)
+            .map_err(|error| Error::Remote(Box::new(error)))?;
         let handshake = gix::protocol::handshake(
             &mut transport,
             Service::ReceivePack,
@@ -52,7 +52,7 @@ impl Push {
             Vec::new(),
             &mut gix::progress::Discard,
         )
-        .map_err(|error| Error::Remote(budget.explain(error)))?;
+        .map_err(|error| Error::Remote(Box::new(budget.explain(error))))?;
         let server = Advertised::new(&handshake);
         if let Some(outcomes) = self.decide(&local, &server)? {
             return Ok(self.report(outcomes, String::new(), 0));
@@ -60,12 +60,12 @@ impl Push {
         let capabilities = self.capabilities(&server)?;
         let objects = self.objects(&local, &server)?;
         let sideband = server.offers("side-band-64k");
-        let unknown = |error| Error::Unknown(budget.explain(error));
+        let unknown = |error| Error::Unknown(Box::new(budget.explain(error)));
 
         let mut answer = Answer::default();
         let mut request = transport
             .request(WriteMode::Binary, MessageKind::Flush, false)
-            .map_err(|error| Error::Remote(budget.explain(gix::Error::from_error(error))))?;
+            .map_err(|error| Error::Remote(Box::new(budget.explain(gix::Error::from_error(error)))))?;
         self.commands(&mut request, &server, &capabilities)
             .map_err(|error| unknown(gix::Error::from_error(error)))?;
         let (mut writer, reader) = request.into_parts();

@@ -55,15 +55,21 @@ fn debug_output_has_no_secret() {
 }
 
 #[test]
-fn mutated_armor_never_panics_and_never_verifies() {
+fn mutated_armor_never_panics_and_never_becomes_another_signature() {
     let key = SigningKey::generate("").unwrap();
     let allowed = signers(&key.allowed_signers_line("a@x").unwrap());
     let armor = key.sign(b"payload").unwrap().into_bytes();
-    let mut verified = 0;
+    let decoded = SshSig::from_pem(&armor).unwrap();
+    let mut refused = 0;
     for at in 0..armor.len() {
         let mut bad = armor.clone();
         bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
-        verified += usize::from(verify(b"payload", Some(&bad), &allowed, now()).is_verified());
+        if verify(b"payload", Some(&bad), &allowed, now()).is_verified() {
+            // Base64 can write the same bytes in more than one way.
+            assert_eq!(SshSig::from_pem(&bad).unwrap(), decoded);
+        } else {
+            refused += 1;
+        }
     }
-    assert_eq!(verified, 0);
+    assert!(refused * 10 > armor.len() * 9, "{refused} of {}", armor.len());
 }

@@ -1,4 +1,4 @@
-//! Pattern lists as OpenSSH reads them (ssh_config(5), PATTERNS): commas, `*`, `?`, and a leading `!` that always wins.
+//! Pattern lists as OpenSSH reads them (`ssh_config(5)`, PATTERNS): commas, `*`, `?`, and a leading `!` that always wins.
 
 use std::fmt;
 

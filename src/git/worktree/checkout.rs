@@ -26,7 +26,7 @@ pub enum Error {
     Branch(String),
     /// The remote failed, or does not have the revision.
     #[error("fetching")]
-    Fetch(#[from] git::Error),
+    Fetch(#[source] Box<git::Error>),
     /// Files could not be written.
     #[error("{doing} {}", path.display())]
     Io {
@@ -55,6 +55,12 @@ pub enum Error {
         /// The first one.
         first: String,
     },
+}
+
+impl From<git::Error> for Error {
+    fn from(error: git::Error) -> Self {
+        Self::Fetch(Box::new(error))
+    }
 }
 
 /// What to check out.
@@ -149,13 +155,12 @@ impl Checkout<'_> {
             Revision::Tag(name) => format!("refs/tags/{name}"),
             Revision::Commit(id) => id.to_string(),
         };
-        let id = match &self.revision {
-            Revision::Commit(id) => id.get(),
-            _ => {
-                let listed = session.references(&[name.clone()])?;
-                let place = self.remote.location().to_string();
-                *listed.get(&name).ok_or_else(|| git::Error::NotFound { what: name.clone(), place })?
-            }
+        let id = if let Revision::Commit(id) = &self.revision {
+            id.get()
+        } else {
+            let listed = session.references(std::slice::from_ref(&name))?;
+            let place = self.remote.location().to_string();
+            *listed.get(&name).ok_or_else(|| git::Error::NotFound { what: name.clone(), place })?
         };
         session.receive(repository, &[(&name, &id)], &shallow, &self.limits)?;
         let local = repository.local();
@@ -204,19 +209,19 @@ fn quoted(value: &str) -> String {
 }
 
 fn config(url: &str, branch: &str, revision: &Revision) -> String {
-    let mut config = format!(
-        "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n\
-         [remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
-        quoted(url)
-    );
-    if let Revision::Branch(upstream) = revision {
-        config += &format!(
+    let tracking = match revision {
+        Revision::Branch(upstream) => format!(
             "[branch {}]\n\tremote = origin\n\tmerge = {}\n",
             quoted(branch),
             quoted(&format!("refs/heads/{upstream}"))
-        );
-    }
-    config
+        ),
+        Revision::Head | Revision::Tag(_) | Revision::Commit(_) => String::new(),
+    };
+    format!(
+        "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n\
+         [remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n{tracking}",
+        quoted(url)
+    )
 }
 
 fn empty(directory: &Path) -> Result<(), Error> {

@@ -206,11 +206,8 @@ impl Collect {
         let Ok(base_tree) = tree_of(&repository, base) else {
             return Ok(Collected::Broken { reason: format!("the base commit {base} is gone") });
         };
-        let head_tree = match view.head.map(|head| tree_of(&repository, head)).transpose() {
-            Ok(tree) => tree,
-            Err(_) => {
-                return Ok(Collected::Broken { reason: "HEAD's commit is missing or broken".to_owned() });
-            }
+        let Ok(head_tree) = view.head.map(|head| tree_of(&repository, head)).transpose() else {
+            return Ok(Collected::Broken { reason: "HEAD's commit is missing or broken".to_owned() });
         };
         let snapshot = snapshot::take(&repository, &self.directory, head_tree, &self.exclude, &self.limits)?;
         let rewritten = match view.head {
@@ -260,14 +257,14 @@ impl Collect {
             patch.add(repository, &change).map_err(store("comparing files"))?;
         }
         write(&out.join(PATCH_FILE), |file| file.write_all(&patch.text))?;
-        let path = out.join(BUNDLE_FILE);
-        let mut file = io::BufWriter::new(create(&path)?);
+        let bundle_path = out.join(BUNDLE_FILE);
+        let mut file = io::BufWriter::new(create(&bundle_path)?);
         let heads = [(self.branch.clone(), head)];
         bundle::write_from(repository, Some(base), &heads, &mut file, &self.limits.pack)?;
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)
             .and_then(|file| file.sync_all())
-            .map_err(|source| Error::Io { path, source })?;
+            .map_err(|source| Error::Io { path: bundle_path, source })?;
 
         let commits = pack::missing(repository, &[head], &[base].into(), &self.limits.pack)?.commits;
         let listed = commits.iter().take(self.limits.listed_commits).map(|id| summary(repository, *id));

@@ -6,7 +6,10 @@ use std::{ffi::OsStr, io::Read, os::unix::ffi::OsStrExt, path::Path};
 use gix::{
     attrs::{Search, search::MetadataCollection},
     bstr::BStr,
-    filter::plumbing::{Pipeline, pipeline},
+    filter::plumbing::{
+        Pipeline,
+        pipeline::{self, convert::ToGitOutcome},
+    },
     glob::pattern::Case,
 };
 
@@ -24,6 +27,7 @@ pub(super) struct Clean {
 }
 
 impl Clean {
+    #[allow(clippy::default_trait_access, reason = "gix does not export the type of a driver's environment")]
     pub(super) fn new() -> Self {
         let options = pipeline::Options {
             crlf_roundtrip_check: pipeline::CrlfRoundTripCheck::Skip,
@@ -55,7 +59,7 @@ impl Clean {
 
     /// The bytes as Git would store them. `stored` is the content in the last commit, which decides about line ends
     /// in `text=auto` files.
-    pub(super) fn to_git(
+    pub(super) fn clean(
         &mut self,
         path: &BStr,
         content: Vec<u8>,
@@ -76,7 +80,6 @@ impl Clean {
                 }))
             },
         )?;
-        use gix::filter::plumbing::pipeline::convert::ToGitOutcome;
         Ok(match outcome {
             ToGitOutcome::Unchanged(_) => content,
             ToGitOutcome::Buffer(converted) => converted.to_owned(),
@@ -97,7 +100,7 @@ mod tests {
     fn cleaned(attributes: &str, path: &str, content: &str) -> String {
         let mut clean = Clean::new();
         clean.enter(attributes.as_bytes(), Path::new(""));
-        String::from_utf8(clean.to_git(path.into(), content.as_bytes().to_vec(), None).unwrap()).unwrap()
+        String::from_utf8(clean.clean(path.into(), content.as_bytes().to_vec(), None).unwrap()).unwrap()
     }
 
     #[test]

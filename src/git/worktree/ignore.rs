@@ -32,7 +32,7 @@ impl Rules {
     fn add(&mut self, content: &[u8], folder: Option<&Path>) {
         // Any non-empty root works: sources are made absolute with it and patterns relative to it again.
         let root = Path::new("/");
-        let source = root.join(folder.unwrap_or(Path::new(""))).join(".gitignore");
+        let source = root.join(folder.unwrap_or_else(|| Path::new(""))).join(".gitignore");
         self.search
             .add_patterns_buffer(content, source, Some(root), PARSE)
             .expect("only the paths given here are used, and the source is below the root");

@@ -73,13 +73,15 @@ impl Patch {
         let same = old.zip(new).is_some_and(|(old, new)| old.id == new.id);
         if !same {
             let (before, after) = (self.content(repository, old)?, self.content(repository, new)?);
-            match before.zip(after).filter(|(before, after)| !binary(before) && !binary(after)) {
-                Some((before, after)) => hunks(&mut text, path, old, new, &before, &after, file),
-                None => {
-                    file.binary = true;
-                    let (from, to) = (side("a/", path, old), side("b/", path, new));
-                    text.extend_from_slice(format!("Binary files {from} and {to} differ\n").as_bytes());
-                }
+            let lines = before.zip(after).filter(|(before, after)| !binary(before) && !binary(after));
+            let sides = (side("a/", path, old), side("b/", path, new));
+            if let Some((before, after)) = lines {
+                hunks(&mut text, path, &sides, (&before, &after), file);
+            } else {
+                file.binary = true;
+                text.extend_from_slice(
+                    format!("Binary files {} and {} differ\n", sides.0, sides.1).as_bytes(),
+                );
             }
         }
         if self.text.len() + text.len() > self.limit {
@@ -118,21 +120,18 @@ fn binary(content: &[u8]) -> bool {
 fn heading(path: &BStr, old: Option<Leaf>, new: Option<Leaf>) -> Vec<u8> {
     let id = |leaf: Option<Leaf>| leaf.map_or(ObjectId::null(gix::hash::Kind::Sha1), |leaf| leaf.id);
     let mode = |leaf: Leaf| format!("{:06o}", leaf.mode.value());
-    let mut text = format!("diff --git {} {}\n", quoted("a/", path), quoted("b/", path));
-    let mut index = format!("index {}..{}", id(old), id(new));
-    match (old, new) {
-        (None, Some(new)) => text += &format!("new file mode {}\n", mode(new)),
-        (Some(old), None) => text += &format!("deleted file mode {}\n", mode(old)),
+    let (modes, kept) = match (old, new) {
+        (None, Some(new)) => (format!("new file mode {}\n", mode(new)), String::new()),
+        (Some(old), None) => (format!("deleted file mode {}\n", mode(old)), String::new()),
         (Some(old), Some(new)) if old.mode != new.mode => {
-            text += &format!("old mode {}\nnew mode {}\n", mode(old), mode(new));
+            (format!("old mode {}\nnew mode {}\n", mode(old), mode(new)), String::new())
         }
-        (Some(old), _) => index += &format!(" {}", mode(old)),
-        (None, None) => {}
-    }
-    if id(old) != id(new) {
-        text = text + &index + "\n";
-    }
-    text.into_bytes()
+        (Some(old), _) => (String::new(), format!(" {}", mode(old))),
+        (None, None) => (String::new(), String::new()),
+    };
+    let (old, new) = (id(old), id(new));
+    let index = if old == new { String::new() } else { format!("index {old}..{new}{kept}\n") };
+    format!("diff --git {} {}\n{modes}{index}", quoted("a/", path), quoted("b/", path)).into_bytes()
 }
 
 fn side(prefix: &str, path: &BStr, leaf: Option<Leaf>) -> String {
@@ -160,10 +159,8 @@ fn quoted(prefix: &str, path: &BStr) -> String {
 fn hunks(
     text: &mut Vec<u8>,
     path: &BStr,
-    old: Option<Leaf>,
-    new: Option<Leaf>,
-    before: &[u8],
-    after: &[u8],
+    (from, to): &(String, String),
+    (before, after): (&[u8], &[u8]),
     file: &mut FileChange,
 ) {
     let input = InternedInput::new(byte_lines(before), byte_lines(after));
@@ -177,7 +174,6 @@ fn hunks(
     }
     // A tab ends a name that holds blanks (git-diff(1)).
     let tab = if path.contains(&b' ') { "\t" } else { "" };
-    let (from, to) = (side("a/", path, old), side("b/", path, new));
     text.extend_from_slice(format!("--- {from}{tab}\n+++ {to}{tab}\n").as_bytes());
     let (before, after): (Vec<&[u8]>, Vec<&[u8]>) =
         (byte_lines(before).collect(), byte_lines(after).collect());

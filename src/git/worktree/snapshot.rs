@@ -206,13 +206,11 @@ impl Walk<'_> {
     }
 
     fn symlink(&mut self, file: &Path, path: BString) -> Result<(), super::CollectError> {
-        match fs::read_link(file) {
-            Ok(target) => self.add(path, EntryKind::Link.into(), target.as_os_str().as_bytes()),
-            Err(_) => {
-                self.skip(&path, "the symlink cannot be read");
-                Ok(())
-            }
+        if let Ok(target) = fs::read_link(file) {
+            return self.add(path, EntryKind::Link.into(), target.as_os_str().as_bytes());
         }
+        self.skip(&path, "the symlink cannot be read");
+        Ok(())
     }
 
     fn file(
@@ -237,7 +235,7 @@ impl Walk<'_> {
         let stored = tracked.filter(|leaf| leaf.mode.is_blob() && content.contains(&b'\r'));
         let stored = stored.and_then(|leaf| Some(self.repository.find_blob(leaf.id).ok()?.detach().data));
         let fail = |source| super::CollectError::Store { doing: "converting a file", source };
-        let content = self.clean.to_git(path.as_bstr(), content, stored).map_err(fail)?;
+        let content = self.clean.clean(path.as_bstr(), content, stored).map_err(fail)?;
         let kind = if executable { EntryKind::BlobExecutable } else { EntryKind::Blob };
         self.add(path, kind.into(), &content)
     }

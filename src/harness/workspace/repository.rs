@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, path::Path, sync::atomic::AtomicBool, time::Duration}
 
 use crate::{
     git::{
-        self, Credential, Location, Remote,
+        self, Location, Remote,
         worktree::{self, CheckoutError, Revision},
     },
     harness::{
@@ -35,7 +35,10 @@ pub(super) fn check_out(
             reason: Reason::SecretNotFound,
             message: format!("Secret {secret} was not given to this run"),
         })?;
-        remote = remote.credential(credential(found)?);
+        remote = remote.credential(
+            git::secret::credential(|key| value(found, key))
+                .map_err(NotStarted::because(Reason::SecretNotAllowed, "the credential"))?,
+        );
         if let Some(ca) = value(found, "ca.crt") {
             remote = remote.ca(ca);
         }
@@ -51,7 +54,8 @@ pub(super) fn check_out(
     let done = work.run(directory, interrupt).map_err(|error| {
         let refused = matches!(
             &error,
-            CheckoutError::Fetch(git::Error::Unauthenticated { .. } | git::Error::Forbidden { .. })
+            CheckoutError::Fetch(source)
+                if matches!(**source, git::Error::Unauthenticated { .. } | git::Error::Forbidden { .. })
         );
         let reason = if refused { Reason::CloneUnauthorized } else { Reason::CloneFailed };
         NotStarted::because(reason, format!("cloning {}", checkout.url))(error)
@@ -73,28 +77,4 @@ fn revision(checkout: &Checkout) -> Result<Revision, NotStarted> {
 
 fn value<'a>(secret: &'a GitSecret, key: &str) -> Option<&'a [u8]> {
     secret.data.iter().find(|(name, _)| name == key).map(|(_, value)| value.expose())
-}
-
-/// A credential by the keys of its Secret, the same as for a `ConfigRepository`.
-fn credential(secret: &GitSecret) -> Result<Credential, NotStarted> {
-    let unusable = |why: &str| NotStarted {
-        reason: Reason::SecretNotAllowed,
-        message: format!("Secret {}: {why}", secret.secret),
-    };
-    let text = |key: &str| {
-        let text = value(secret, key)
-            .map(|bytes| std::str::from_utf8(bytes).map(|text| text.trim_end_matches('\n')));
-        text.transpose().map_err(|_| unusable(&format!("key {key} is not text")))
-    };
-    match (text("bearerToken")?, text("username")?, text("password")?) {
-        (Some(token), ..) => Ok(Credential::Bearer(token.to_owned().into())),
-        (None, Some(username), Some(password)) => {
-            Ok(Credential::Basic { username: username.to_owned(), password: password.to_owned().into() })
-        }
-        (None, None, Some(password)) => {
-            Ok(Credential::Basic { username: "git".to_owned(), password: password.to_owned().into() })
-        }
-        _ if value(secret, "ca.crt").is_some() => Ok(Credential::None),
-        _ => Err(unusable("it has neither password nor bearerToken")),
-    }
 }

@@ -89,7 +89,7 @@ async fn run(script: Script, open: bool) -> Run {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(120), output).await.expect("pi ends").unwrap();
+    let output = tokio::time::timeout(Duration::from_mins(2), output).await.expect("pi ends").unwrap();
     let exit_code = output.status.code().unwrap();
     let mut reader = RecordReader::new(Preset::Pi);
     reader.push(&output.stdout);

@@ -17,13 +17,13 @@ async fn an_allowed_tunnel_carries_bytes_both_ways_and_counts_them() {
     let (mut tunnel, head) = place.tunnel(&format!("Target.TEST.:{}", echo.port)).await;
     assert_eq!(status(&head), "200", "{head}");
     let sent = vec![b'x'; 1 << 20];
-    let (mut read, mut write) = tunnel.split();
+    let (mut from, mut to) = tunnel.split();
     let mut back = Vec::new();
     let send = async {
-        write.write_all(&sent).await.unwrap();
-        write.shutdown().await.unwrap();
+        to.write_all(&sent).await.unwrap();
+        to.shutdown().await.unwrap();
     };
-    tokio::join!(send, async { read.read_to_end(&mut back).await.unwrap() });
+    tokio::join!(send, async { from.read_to_end(&mut back).await.unwrap() });
     assert!(back == sent);
     let seen = place.proxy.snapshots().borrow().clone();
     assert_eq!((seen.allowed, seen.denied, seen.bytes_up, seen.bytes_down), (1, 0, 1 << 20, 1 << 20));

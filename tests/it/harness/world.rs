@@ -139,7 +139,7 @@ impl World {
             egress_hosts: None,
             allow_unenforced: false,
             patience: PATIENCE,
-            tokens: Arc::new(|run| format!("token-of-{}", run.uid).into()),
+            tokens: Arc::new(|run| Ok(format!("token-of-{}", run.uid).into())),
             secrets: secrets.clone(),
         };
         change(&mut options);

@@ -1,0 +1,33 @@
+# Every entry point of the house. CI calls these and nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help deps demo test lint generate clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## Check for the programs that ostler needs; install what is missing when run as root on Debian
+	@scripts/deps.sh
+
+demo: deps ## Build, run a real session on a demo config repository, show the result commit
+	@scripts/demo.sh
+
+test: deps ## Run every test
+	cargo test --locked
+
+lint: ## Format, clippy, docs, shell scripts, licences and banned crates
+	@scripts/deps.sh --lint
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	shellcheck $$(scripts/shell-files.sh)
+	cargo deny --offline check licenses bans sources
+
+generate: ## Write schemas, CRDs, OpenAPI and the CLI reference anew
+	@scripts/generate.sh
+
+clean: ## Remove what was built and the demo's folder
+	cargo clean
+	@scripts/demo.sh --clean

@@ -1,0 +1,61 @@
+//! Which namespaces a repository may write to.
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+use crate::names::Namespace;
+
+/// A glob that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{pattern:?} is not a pattern of namespaces")]
+pub struct InvalidPattern {
+    /// The pattern.
+    pub pattern: String,
+    /// Why.
+    #[source]
+    pub source: globset::Error,
+}
+
+/// Which namespaces a repository may write to, and which one is meant where a file names none.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    default: Namespace,
+    allowed: Option<GlobSet>,
+}
+
+impl Scope {
+    /// A repository in `default` whose `spec.allowedNamespaces` is `patterns`; none allow its own namespace alone.
+    ///
+    /// # Errors
+    /// [`InvalidPattern`] names the pattern.
+    pub fn new(default: Namespace, patterns: &[String]) -> Result<Self, InvalidPattern> {
+        let invalid = |pattern: &str| {
+            let pattern = pattern.to_owned();
+            |source| InvalidPattern { pattern, source }
+        };
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            set.add(Glob::new(pattern).map_err(invalid(pattern))?);
+        }
+        let allowed = if patterns.is_empty() {
+            None
+        } else {
+            Some(set.build().map_err(invalid(&patterns.join(", ")))?)
+        };
+        Ok(Self { default, allowed })
+    }
+
+    /// The namespace of objects that name none.
+    #[must_use]
+    pub fn default_namespace(&self) -> &Namespace {
+        &self.default
+    }
+
+    /// True when the repository may write to it.
+    #[must_use]
+    pub fn allows(&self, namespace: &Namespace) -> bool {
+        match &self.allowed {
+            None => *namespace == self.default,
+            Some(set) => set.is_match(namespace.as_str()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A delivery becomes ready for the ledger: is it the run that it says, and are its commits pushed?
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use kube::ResourceExt;
+
+use super::{Context, Error, code, queue::past};
+use crate::{
+    kinds::{HarnessRun, Reason, Session},
+    ledger::entry,
+    names::{ObjectName, Uid},
+    ports::objects,
+    report::{Delivery, Receipt},
+    telemetry::{Chain, Decision, Verb},
+};
+
+/// What became of a delivery before the ledger.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// It can be recorded.
+    Ready(Box<Outgoing>),
+    /// There is nothing to record.
+    Answered(Uid, Receipt),
+}
+
+/// A result on its way to the ledger.
+#[derive(Debug, Clone)]
+pub(super) struct Outgoing {
+    pub(super) run: HarnessRun,
+    pub(super) delivery: Delivery,
+    pub(super) push: entry::Push,
+}
+
+/// Reads the run as it is now; `Err` holds the answer when there is nothing to record.
+pub(super) async fn current(
+    context: &Context,
+    delivery: &Delivery,
+) -> Result<Result<HarnessRun, Receipt>, Error> {
+    let key = &delivery.report.run;
+    let run = objects::get::<HarnessRun>(context.store.as_ref(), &key.namespace, &key.name).await?;
+    let Some(run) = run.filter(|run| run.uid().as_deref() == Some(key.uid.as_str())) else {
+        return Ok(Err(Receipt::OtherRun));
+    };
+    let recorded = run.status.as_ref().is_some_and(|status| status.result.is_some());
+    Ok(if recorded { Err(Receipt::Recorded) } else { Ok(run) })
+}
+
+/// Pushes the agent's commits, where that is asked for.
+pub(super) async fn prepare(
+    context: Arc<Context>,
+    run: HarnessRun,
+    session: Option<Session>,
+    delivery: Delivery,
+    give_up_after: std::time::Duration,
+    interrupt: Arc<AtomicBool>,
+) -> Prepared {
+    let push = match code::wanted(&run, session.as_ref(), &delivery) {
+        Err(nothing) => nothing,
+        Ok(wanted) => match push(&context, &run, wanted.clone(), delivery.clone(), interrupt).await {
+            Ok(push) => push,
+            Err(error) => {
+                let text = Chain(&error).to_string();
+                tracing::warn!(run = %delivery.report.run, error = text, "the code branch is not pushed yet");
+                let now = (context.clock)();
+                if !past(delivery.report.ended_at.unwrap_or(now), give_up_after, now) {
+                    return Prepared::Answered(delivery.report.run.uid, Receipt::Waiting);
+                }
+                entry::Push::withheld(Reason::PushRefused, None, format!("given up: {text}"))
+            }
+        },
+    };
+    if push.branch.is_some() {
+        let decision = if push.pushed { Decision::Allowed } else { Decision::Denied };
+        let branch = push.branch.as_deref().unwrap_or_default();
+        context.audit(
+            Verb::Push,
+            &format!("branch {branch}"),
+            decision,
+            &format!("{}: {}", push.reason, push.message),
+        );
+    }
+    Prepared::Ready(Box::new(Outgoing { run, delivery, push }))
+}
+
+async fn push(
+    context: &Context,
+    run: &HarnessRun,
+    wanted: code::Wanted,
+    delivery: Delivery,
+    interrupt: Arc<AtomicBool>,
+) -> Result<entry::Push, Error> {
+    let namespace = run.namespace().unwrap_or_default().parse();
+    let namespace =
+        namespace.map_err(|_| Error::Settings { field: "metadata.namespace", why: "no name".to_owned() })?;
+    let secret: Option<ObjectName> = wanted.secret.as_ref().and_then(|reference| reference.name.parse().ok());
+    let refused = |why: String| Ok(entry::Push::withheld(Reason::PushRefused, None, why));
+    let location = match wanted.repository.url.parse() {
+        Ok(location) => location,
+        Err(error) => return refused(format!("spec.repository.url: {error}")),
+    };
+    let timeout = std::time::Duration::from_mins(2);
+    let remote = crate::git::secret::remote(
+        context.secrets.as_ref(),
+        &namespace,
+        location,
+        secret.as_ref(),
+        None,
+        timeout,
+    )
+    .await;
+    let remote = match remote {
+        Ok(remote) => remote,
+        Err(error) if error.class() == crate::class::Class::Invalid => {
+            return refused(Chain(&error).to_string());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let folder = context.folder.join("code");
+    tokio::task::spawn_blocking(move || code::push(&wanted, &delivery, &folder, &remote, &interrupt)).await?
+}

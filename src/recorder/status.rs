@@ -1,0 +1,248 @@
+//! The recorder's part of a status, in one write a step.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::{Error, write::Verdict};
+use crate::{
+    kinds::{
+        ConfigRepository, HarnessRun, Phase, Reason, Typed,
+        condition::{self, State, types},
+        harness_run::{Changes, HarnessRunStatus, ResultRef},
+        meta,
+    },
+    ledger::{File, ResultEntry},
+    names::Uid,
+    ports::objects::{self, At, Objects},
+};
+
+/// How often another writer may be first.
+const ATTEMPTS: u32 = 16;
+
+/// Changes a status by read, change and guarded write, until nobody else came between. Nothing is written when nothing
+/// changes. False: the object is gone, or another one of the same name.
+async fn change<K, S>(
+    store: &dyn Objects,
+    object: &K,
+    read: impl Fn(&K) -> S,
+    change: impl Fn(&mut S),
+) -> Result<bool, Error>
+where
+    K: Typed,
+    S: serde::Serialize + Clone,
+{
+    let Some(id) = objects::id_of(K::KIND, object) else { return Ok(false) };
+    for _ in 0..ATTEMPTS {
+        let Some(current) = objects::get::<K>(store, &id.namespace, &id.name).await? else {
+            return Ok(false);
+        };
+        if current.uid() != object.uid() {
+            return Ok(false);
+        }
+        let Some(at) = At::of(&current) else { return Ok(false) };
+        let before = read(&current);
+        let mut after = before.clone();
+        change(&mut after);
+        let value = |status: &S| serde_json::to_value(status).expect("our statuses are JSON");
+        let Some(patch) = objects::merge_patch(&value(&before), &value(&after)) else { return Ok(true) };
+        match store.write_status(&id, &at, &patch, meta::RECORDER).await {
+            Err(objects::Error::Conflict { .. }) => {}
+            Err(objects::Error::NotFound(_)) => return Ok(false),
+            other => return other.map(|_| true).map_err(Error::from),
+        }
+    }
+    Err(Error::Contended(ATTEMPTS))
+}
+
+/// Changes the status of a run.
+pub(super) async fn of_run(
+    store: &dyn Objects,
+    run: &HarnessRun,
+    with: impl Fn(&mut HarnessRunStatus),
+) -> Result<bool, Error> {
+    change(store, run, |run: &HarnessRun| run.status.clone().unwrap_or_default(), with).await
+}
+
+/// Says what the ledger is, in its repository's status.
+pub(super) async fn of_repository(
+    store: &dyn Objects,
+    repository: &ConfigRepository,
+    tip: Option<&str>,
+    (state, reason, message): (State, Reason, &str),
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let generation = repository.metadata.generation;
+    let read = |repository: &ConfigRepository| repository.status.clone().unwrap_or_default();
+    change(store, repository, read, |status| {
+        if let Some(tip) = tip {
+            status.ledger_tip = Some(tip.to_owned());
+        }
+        let conditions = &mut status.conditions;
+        condition::set(conditions, types::LEDGER_READY, state, reason, message, generation, now);
+    })
+    .await
+}
+
+/// What a step says of a run.
+#[derive(Debug, Clone)]
+pub(super) enum News {
+    /// The name is ours; without a commit when the store alone says so.
+    Claimed { holder: String, commit: Option<String> },
+    /// The name cannot be claimed for now.
+    ClaimWaits { reason: Reason, message: String },
+    /// It ended, and this is the record; without a commit when it is nowhere but here, with the reason.
+    Ended { entry: Box<ResultEntry>, commit: Result<String, (Reason, String)> },
+    /// The name has run before, and this is the record of it.
+    RanBefore { entry: Box<ResultEntry>, commit: String },
+    /// It ends without a run.
+    Refused { outcome: Phase, reason: Reason, message: String },
+    /// It is not recorded, and will not be.
+    Unrecorded { reason: Reason, message: String },
+    /// It is not recorded yet.
+    RecordWaits { reason: Reason, message: String },
+}
+
+impl News {
+    /// What a verdict on a run's entry means for it.
+    pub(super) fn of(verdict: Verdict, uid: &Uid, holder: &str, result: Option<Box<ResultEntry>>) -> Self {
+        match (verdict, result) {
+            (Verdict::Stands { commit }, None) => {
+                Self::Claimed { holder: holder.to_owned(), commit: Some(commit) }
+            }
+            (Verdict::Stands { commit }, Some(entry)) => Self::Ended { entry, commit: Ok(commit) },
+            (Verdict::Recorded { entry, commit }, _) if entry.uid == *uid && entry.holder == holder => {
+                Self::Ended { entry, commit: Ok(commit) }
+            }
+            (Verdict::Recorded { entry, commit }, _) => Self::RanBefore { entry, commit },
+            (Verdict::NameUsed(claim), _) => Self::Refused {
+                outcome: Phase::Failed,
+                reason: Reason::NameUsed,
+                message: format!(
+                    "the name was used by run {} on {}; use a new name",
+                    claim.uid, claim.claimed_at
+                ),
+            },
+            (Verdict::Elsewhere(claim), _) => Self::Refused {
+                outcome: Phase::Lost,
+                reason: Reason::ClaimedElsewhere,
+                message: format!(
+                    "control plane {} claimed this name on {} and has recorded no result yet",
+                    claim.holder, claim.claimed_at
+                ),
+            },
+            (Verdict::Doubt { path, why }, result) => {
+                let message =
+                    format!("{path} proves nothing: {why}; have it removed or signed by a ledger signer");
+                match result {
+                    None => Self::ClaimWaits { reason: Reason::LedgerUntrusted, message },
+                    Some(_) => Self::RecordWaits { reason: Reason::LedgerUntrusted, message },
+                }
+            }
+        }
+    }
+
+    /// Tells it.
+    pub(super) fn tell(&self, status: &mut HarnessRunStatus, generation: Option<i64>, now: Timestamp) {
+        let mut set = |type_, state, reason, message: &str| {
+            condition::set(&mut status.conditions, type_, state, reason, message, generation, now);
+        };
+        match self {
+            Self::Claimed { holder, commit } => {
+                let message = match commit {
+                    Some(commit) => format!("claimed in {commit}"),
+                    None => "claimed in this store alone (claim: Cluster): a store that is made anew may run it again".to_owned(),
+                };
+                set(types::CLAIMED, State::True, Reason::LedgerReady, &message);
+                let claim = status.claim.get_or_insert_default();
+                claim.holder = Some(holder.clone());
+                claim.commit.clone_from(commit);
+            }
+            Self::ClaimWaits { reason, message } => set(types::CLAIMED, State::False, *reason, message),
+            Self::RecordWaits { reason, message } | Self::Unrecorded { reason, message } => {
+                set(types::RESULT_RECORDED, State::False, *reason, message);
+            }
+            Self::Refused { outcome, reason, message } => {
+                set(types::CLAIMED, State::False, *reason, message);
+                set(types::RESULT_RECORDED, State::False, *reason, message);
+                status.result.get_or_insert_with(|| ResultRef {
+                    commit: None,
+                    path: None,
+                    outcome: *outcome,
+                    reason: *reason,
+                    message: Some(message.clone()),
+                });
+            }
+            Self::Ended { entry, commit } => {
+                match commit {
+                    Ok(commit) => {
+                        let message = format!("recorded in {commit}");
+                        set(types::RESULT_RECORDED, State::True, Reason::Recorded, &message);
+                    }
+                    Err((reason, message)) => set(types::RESULT_RECORDED, State::False, *reason, message),
+                }
+                let pushed = if entry.push.pushed { State::True } else { State::False };
+                set(types::PUSHED, pushed, entry.push.reason, &entry.push.message);
+                let commit = commit.as_ref().ok();
+                ended(status, entry, commit, entry.reason, &entry.message);
+            }
+            Self::RanBefore { entry, commit } => {
+                set(types::CLAIMED, State::False, Reason::Recorded, "this name has run before");
+                set(types::RESULT_RECORDED, State::True, Reason::Recorded, &format!("recorded in {commit}"));
+                let message = format!("this name has run before: {} ({})", entry.outcome, entry.reason);
+                status.start_time = status.start_time.take().or_else(|| entry.started_at.map(Time));
+                status.completion_time = status.completion_time.take().or_else(|| entry.ended_at.map(Time));
+                ended(status, entry, Some(commit), Reason::Recorded, &message);
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for News {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Claimed { commit, .. } => {
+                write!(f, "claimed in {}", commit.as_deref().unwrap_or("the store alone"))
+            }
+            Self::ClaimWaits { reason, message }
+            | Self::RecordWaits { reason, message }
+            | Self::Unrecorded { reason, message }
+            | Self::Refused { reason, message, .. }
+            | Self::Ended { commit: Err((reason, message)), .. } => write!(f, "{reason}: {message}"),
+            Self::Ended { entry, commit: Ok(commit) } => {
+                write!(f, "{} ({}) in {commit}", entry.outcome, entry.reason)
+            }
+            Self::RanBefore { commit, .. } => write!(f, "this name has run before: {commit}"),
+        }
+    }
+}
+
+fn ended(
+    status: &mut HarnessRunStatus,
+    entry: &ResultEntry,
+    commit: Option<&String>,
+    reason: Reason,
+    message: &str,
+) {
+    let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    status.result = Some(ResultRef {
+        commit: commit.cloned(),
+        path: commit.map(|_| entry.run.path(File::Result)),
+        outcome: entry.outcome,
+        reason,
+        message: Some(crate::ledger::entry::cut(message, 1024).to_owned())
+            .filter(|message| !message.is_empty()),
+    });
+    status.exit_code = entry.exit_code.map(i64::from).or(status.exit_code);
+    status.usage = entry.agents_word.usage.clone().or_else(|| status.usage.take());
+    if let Some(seen) = &entry.changes {
+        status.changes = Some(Changes {
+            base: seen.base.as_ref().map(ToString::to_string),
+            head: seen.head.as_ref().map(ToString::to_string),
+            branch: entry.push.branch.clone().filter(|_| entry.push.pushed),
+            files: count(seen.files),
+            additions: count(seen.additions),
+            deletions: count(seen.deletions),
+        });
+    }
+}

@@ -1,0 +1,370 @@
+//! One turn of the recorder: look at what is needed, write one commit, say what became of it.
+
+mod flush;
+mod look;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{
+    Context,
+    branch::LedgerBranch,
+    entries::Subject,
+    prepare::{self, Outgoing, Prepared},
+    queue::{self, Need},
+    settings::Settings,
+    status::{self, News},
+    world::{Side, World},
+    write,
+};
+use crate::{
+    git::sign::SigningKey,
+    kinds::{
+        HarnessRun, Reason,
+        config_repository::{ClaimMode, ConfigRepositorySpec},
+    },
+    ledger::{self, ResultEntry},
+    names::{Namespace, ObjectName, Uid},
+    ports::objects::{Happening, Severity, id_of},
+    report::{Delivery, Receipt},
+    telemetry::{Chain, Decision, Verb, metrics},
+};
+
+/// Entries in one commit; each may bring a reference of its own, and a push holds at most 256.
+const BATCH: usize = 100;
+/// Code branches that are pushed at once.
+const PUSHES: usize = 4;
+/// First wait after a failure; doubled each time, up to the repository's interval.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What lies on the recorder's desk.
+pub(super) struct Desk {
+    context: Arc<Context>,
+    own: (Namespace, ObjectName),
+    ledger: watch::Sender<Arc<ledger::State>>,
+    interrupt: Arc<AtomicBool>,
+    /// Deliveries that nobody has looked at.
+    new: Vec<Delivery>,
+    preparing: JoinSet<Prepared>,
+    /// Results that are ready for the ledger.
+    outgoing: BTreeMap<Uid, Outgoing>,
+    /// Who waits for which run's answer, and since when.
+    waiting: BTreeMap<Uid, Vec<(oneshot::Sender<Receipt>, Instant)>>,
+    book: Option<Open>,
+    /// What the remote said when it refused our push; until it takes one, or nobody asks.
+    refusal: Option<String>,
+    last_flush: Option<Instant>,
+    next_look: Instant,
+    failures: u32,
+    more: bool,
+}
+
+/// An open ledger.
+struct Open {
+    spec: ConfigRepositorySpec,
+    settings: Settings,
+    key: Arc<SigningKey>,
+    /// `None` while a thread works on it, and after one broke.
+    branch: Option<LedgerBranch>,
+}
+
+/// Something to write and what it is for.
+struct Job {
+    run: HarnessRun,
+    subject: Subject,
+    /// `None`: a claim.
+    result: Option<(Box<ResultEntry>, String)>,
+    delivery: Option<Delivery>,
+}
+
+impl Desk {
+    pub(super) fn new(
+        context: Arc<Context>,
+        own: (Namespace, ObjectName),
+        ledger: watch::Sender<Arc<ledger::State>>,
+        interrupt: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            context,
+            own,
+            ledger,
+            interrupt,
+            new: Vec::new(),
+            preparing: JoinSet::new(),
+            outgoing: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            book: None,
+            refusal: None,
+            last_flush: None,
+            next_look: Instant::now(),
+            failures: 0,
+            more: false,
+        }
+    }
+
+    /// When to look again though nothing happens.
+    pub(super) fn wake(&self) -> Instant {
+        let window = self.book.as_ref().map_or(RETRY, |book| book.settings.window);
+        match self.last_flush {
+            Some(last) if self.more => last + window,
+            _ => self.next_look,
+        }
+    }
+
+    /// Takes a delivery. The same one again waits for the same answer.
+    pub(super) fn take(&mut self, delivery: Delivery, reply: oneshot::Sender<Receipt>) {
+        let waiting = self.waiting.entry(delivery.report.run.uid.clone()).or_default();
+        let first = waiting.is_empty();
+        waiting.push((reply, Instant::now()));
+        if first && !self.outgoing.contains_key(&delivery.report.run.uid) {
+            self.new.push(delivery);
+        }
+    }
+
+    /// The next delivery that is ready; `None` when none is being prepared.
+    pub(super) async fn prepared(&mut self) -> Option<Prepared> {
+        match self.preparing.join_next().await? {
+            Ok(prepared) => Some(prepared),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a delivery could not be prepared");
+                // Nobody knows whose it was: all ask again, and those that are still at work are found.
+                let uids: Vec<Uid> = self.waiting.keys().cloned().collect();
+                for uid in &uids {
+                    self.answer(uid, Receipt::Waiting);
+                }
+                None
+            }
+        }
+    }
+
+    /// Puts a prepared delivery where the next turn finds it.
+    pub(super) fn lay_out(&mut self, prepared: Prepared) {
+        match prepared {
+            Prepared::Ready(outgoing) => {
+                self.outgoing.insert(outgoing.delivery.report.run.uid.clone(), *outgoing);
+            }
+            Prepared::Answered(uid, receipt) => self.answer(&uid, receipt),
+        }
+    }
+
+    fn answer(&mut self, uid: &Uid, receipt: Receipt) {
+        for (reply, since) in self.waiting.remove(uid).unwrap_or_default() {
+            if receipt == Receipt::Recorded {
+                self.context.metrics.written_back(since.elapsed());
+            }
+            // A sidecar that went away asks again.
+            let _ = reply.send(receipt);
+        }
+    }
+
+    /// One turn.
+    pub(super) async fn turn(&mut self, world: &World) {
+        self.sort_mail(world).await;
+        let repository = world.repository(&self.own.0, &self.own.1).cloned();
+        if let Some(repository) = &repository {
+            self.look(repository).await;
+        } else {
+            self.book = None;
+            self.publish(ledger::State::None);
+        }
+        let jobs = self.jobs(world, repository.is_some()).await;
+        if jobs.is_empty() {
+            // Nobody waits for the remote to change its mind: the next claim finds out.
+            if let (Some(_), Some(repository)) = (self.refusal.take(), &repository) {
+                self.ready(repository).await;
+            }
+            return;
+        }
+        if let Some(repository) = repository {
+            self.flush(&repository, jobs).await;
+        }
+    }
+
+    /// Starts to prepare deliveries, a few at a time.
+    async fn sort_mail(&mut self, world: &World) {
+        while self.preparing.len() < PUSHES && !self.new.is_empty() {
+            let delivery = self.new.remove(0);
+            let uid = delivery.report.run.uid.clone();
+            let run = match prepare::current(&self.context, &delivery).await {
+                Ok(Ok(run)) => run,
+                Ok(Err(receipt)) => {
+                    if receipt == Receipt::Recorded {
+                        discard(&delivery);
+                    }
+                    self.answer(&uid, receipt);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(run = %delivery.report.run, error = %Chain(&error), "a delivery waits");
+                    self.answer(&uid, Receipt::Waiting);
+                    continue;
+                }
+            };
+            let give_up = self.give_up_after();
+            let (context, interrupt) = (self.context.clone(), self.interrupt.clone());
+            let session = world.session(&run).cloned();
+            self.preparing.spawn(prepare::prepare(context, run, session, delivery, give_up, interrupt));
+        }
+    }
+
+    fn give_up_after(&self) -> Duration {
+        self.book.as_ref().map_or(Duration::from_hours(24), |book| book.settings.give_up_after)
+    }
+
+    /// What is to be written. What needs no ledger is done on the way.
+    async fn jobs(&mut self, world: &World, exists: bool) -> Vec<Job> {
+        let now = (self.context.clock)();
+        let give_up = self.give_up_after();
+        let mut jobs = Vec::new();
+        for run in world.runs() {
+            let need = queue::need(run, give_up, now);
+            if need == Need::Nothing {
+                continue;
+            }
+            let Some(subject) = Subject::of(run) else { continue };
+            match (world.side(run, &self.own), need) {
+                (Side::Ours, Need::Claim) if self.claims_in_store() => {
+                    let news = News::Claimed { holder: self.context.holder.clone(), commit: None };
+                    self.tell(run, &news).await;
+                }
+                (Side::Ours, Need::Claim) => {
+                    jobs.push(Job { run: run.clone(), subject, result: None, delivery: None });
+                }
+                (Side::Ours, Need::Record) => {
+                    let entry = subject.clone().without_report(run, &self.context.holder, now);
+                    let result = Some((Box::new(entry), String::new()));
+                    jobs.push(Job { run: run.clone(), subject, result, delivery: None });
+                }
+                (Side::Ours, Need::Follow) => self.follow(run, &subject).await,
+                (Side::Ours, Need::GiveUp) => self.abandon(run, "it could not be recorded in time").await,
+                (Side::Gone(name), Need::Record | Need::GiveUp) => {
+                    self.abandon(run, &format!("ConfigRepository {name}, which was to record it, is gone"))
+                        .await;
+                }
+                (Side::Nowhere, Need::Record | Need::GiveUp) => {
+                    let message = "no repository records this run".to_owned();
+                    self.tell(run, &News::Unrecorded { reason: Reason::NoRepository, message }).await;
+                }
+                _ => {}
+            }
+        }
+        for (uid, outgoing) in std::mem::take(&mut self.outgoing) {
+            let side = world.side(&outgoing.run, &self.own);
+            let Some(subject) = Subject::of(&outgoing.run) else { continue };
+            let ended = outgoing.delivery.report.ended_at.unwrap_or(now);
+            let entry = subject.clone().result(
+                &outgoing.delivery.report,
+                &self.context.holder,
+                outgoing.push.clone(),
+                None,
+                now,
+            );
+            let late = queue::past(ended, give_up, now) && self.failures > 0;
+            let unrecorded = match side {
+                Side::Ours if late => Some((Reason::Abandoned, "given up after giveUpAfter".to_owned())),
+                Side::Ours if self.claims_in_store() && self.refusal.is_some() => {
+                    self.refusal.clone().map(|text| (Reason::PushRefused, text))
+                }
+                Side::Ours if exists => None,
+                Side::Ours | Side::Gone(_) => Some((Reason::Abandoned, "its repository is gone".to_owned())),
+                Side::Nowhere => Some((Reason::NoRepository, "no repository records this run".to_owned())),
+                Side::Theirs => {
+                    self.answer(&uid, Receipt::Waiting);
+                    continue;
+                }
+            };
+            let run = outgoing.run.clone();
+            if let Some(why) = unrecorded {
+                let news = News::Ended { entry: Box::new(entry), commit: Err(why) };
+                let told = self.tell(&run, &news).await;
+                self.done(&uid, told, Some(&outgoing.delivery));
+            } else {
+                let summary = outgoing.delivery.report.record.summary.clone();
+                let delivery = Some(outgoing.delivery.clone());
+                jobs.push(Job { run, subject, result: Some((Box::new(entry), summary)), delivery });
+                self.outgoing.insert(uid, outgoing);
+            }
+        }
+        self.context.metrics.set_queue(metrics::Queue::Record, jobs.len());
+        // A delivery speaks for its run; what the controller knows of it is less.
+        let delivered: BTreeSet<Uid> =
+            jobs.iter().filter(|job| job.delivery.is_some()).map(|job| job.subject.uid.clone()).collect();
+        jobs.retain(|job| job.delivery.is_some() || !delivered.contains(&job.subject.uid));
+        jobs
+    }
+
+    fn claims_in_store(&self) -> bool {
+        self.book.as_ref().is_some_and(|book| book.settings.claim == ClaimMode::Cluster)
+    }
+
+    /// Points to the result that the holder of a name recorded meanwhile.
+    async fn follow(&mut self, run: &HarnessRun, subject: &Subject) {
+        let branch = self.book.as_ref().and_then(|book| book.branch.as_ref());
+        match branch.map(|branch| write::follow(branch, &subject.run)) {
+            Some(Ok(Some((entry, commit)))) => {
+                self.tell(run, &News::RanBefore { entry, commit }).await;
+            }
+            Some(Err(error)) => {
+                tracing::warn!(error = %Chain(&error), run = %subject.run, "cannot follow a run");
+            }
+            Some(Ok(None)) | None => {}
+        }
+    }
+
+    async fn abandon(&mut self, run: &HarnessRun, why: &str) {
+        self.context.metrics.recorded(metrics::Entry::Result, metrics::RecordResult::Abandoned);
+        self.context.audit(Verb::Record, &name(run), Decision::Failed, &format!("Abandoned: {why}"));
+        if let (Some(about), Some(at)) =
+            (id_of(crate::kinds::Kind::HarnessRun, run), crate::ports::objects::At::of(run))
+        {
+            let message = format!("the result is given up: {why}");
+            let (severity, reason) = (Severity::Warning, Reason::Abandoned);
+            self.context.store.tell(Happening { about, uid: at.uid, severity, reason, message }).await;
+        }
+        self.tell(run, &News::Unrecorded { reason: Reason::Abandoned, message: why.to_owned() }).await;
+    }
+
+    /// Writes the status. True: it stands, or there is no such run any more.
+    async fn tell(&mut self, run: &HarnessRun, news: &News) -> bool {
+        let now = (self.context.clock)();
+        let generation = run.metadata.generation;
+        let told = status::of_run(self.context.store.as_ref(), run, |s| news.tell(s, generation, now)).await;
+        if let Err(error) = &told {
+            tracing::warn!(run = name(run), error = %Chain(error), "a status is not written yet");
+            self.next_look = Instant::now() + RETRY;
+        }
+        told.is_ok()
+    }
+
+    /// The end of a delivery's way.
+    fn done(&mut self, uid: &Uid, told: bool, delivery: Option<&Delivery>) {
+        self.outgoing.remove(uid);
+        if told && let Some(delivery) = delivery {
+            discard(delivery);
+        }
+        self.answer(uid, if told { Receipt::Recorded } else { Receipt::Waiting });
+    }
+}
+
+fn name(run: &HarnessRun) -> String {
+    id_of(crate::kinds::Kind::HarnessRun, run).map_or_else(String::new, |id| id.to_string())
+}
+
+/// The spool's folder of a recorded delivery goes.
+fn discard(delivery: &Delivery) {
+    match std::fs::remove_dir_all(&delivery.folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a spooled delivery cannot be removed");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,153 @@
+//! Opening and reading the ledger, and saying what it is.
+
+use std::{sync::Arc, time::Duration};
+
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
+
+use super::{Desk, Open, RETRY};
+use crate::{
+    class::Class,
+    git::sign::SigningKey,
+    kinds::{ConfigRepository, Reason, condition::State},
+    ledger,
+    names::ObjectName,
+    ports::secrets::SecretUse,
+    recorder::{Error, branch::LedgerBranch, settings::Settings, status},
+    telemetry::{Chain, metrics},
+};
+
+impl Desk {
+    /// Opens the ledger when that is due, and brings what others pushed.
+    pub(super) async fn look(&mut self, repository: &ConfigRepository) {
+        let fresh =
+            self.book.as_ref().is_some_and(|book| book.spec == repository.spec && book.branch.is_some());
+        let changed = self.book.as_ref().is_some_and(|book| book.spec != repository.spec);
+        if Instant::now() < self.next_look && (fresh || (self.failures > 0 && !changed)) {
+            return;
+        }
+        if !fresh {
+            self.book = None;
+            match self.open(repository).await {
+                Ok(book) => self.book = Some(book),
+                Err(error) => return self.failed(repository, &error).await,
+            }
+        }
+        let looked = self.on_branch(|branch, work| branch.fetch(&work.remote, &work.interrupt)).await;
+        match looked {
+            Ok(()) => {
+                self.failures = 0;
+                let interval = self.book.as_ref().map_or(RETRY, |book| book.settings.interval);
+                // Spread over a tenth, so that many recorders do not ask at once.
+                self.next_look = Instant::now() + interval.mul_f64(rand::random_range(0.95..1.05));
+                self.ready(repository).await;
+            }
+            Err(error) => self.failed(repository, &error).await,
+        }
+    }
+
+    pub(super) async fn open(&self, repository: &ConfigRepository) -> Result<Open, Error> {
+        let settings = Settings::of(repository)?;
+        let key = self.key(&settings).await?;
+        let signers = settings.signers(&key)?;
+        let remembered = repository.status.as_ref().and_then(|status| status.ledger_tip.clone());
+        let folder = self.context.folder.join("ledger").join(self.own.0.as_str()).join(self.own.1.as_str());
+        let reference = settings.branch.to_ref();
+        let branch = tokio::task::spawn_blocking(move || {
+            LedgerBranch::open(&folder, reference, signers, remembered.as_deref())
+        });
+        Ok(Open { spec: repository.spec.clone(), settings, key, branch: Some(branch.await??) })
+    }
+
+    pub(super) async fn key(&self, settings: &Settings) -> Result<Arc<SigningKey>, Error> {
+        let Some(reference) = &settings.signing_key else { return Ok(self.context.key.clone()) };
+        let invalid = |what: String| Error::Settings { field: "spec.writeBack.signingKeyRef", why: what };
+        let name: ObjectName = reference.name.parse().map_err(|error| invalid(format!("{error}")))?;
+        let data = self.context.secrets.resolve(&settings.namespace, &name, SecretUse::Sign, None).await?;
+        let Some(text) = data.get(&reference.key).and_then(|v| std::str::from_utf8(v.expose_secret()).ok())
+        else {
+            return Err(Error::Credential { secret: name, what: "does not hold the signing key" });
+        };
+        let origin = format!("Secret {}/{name}", settings.namespace);
+        Ok(Arc::new(SigningKey::from_openssh(text, std::path::Path::new(&origin))?))
+    }
+
+    pub(super) async fn ready(&mut self, repository: &ConfigRepository) {
+        let Some(branch) = self.book.as_ref().and_then(|book| book.branch.as_ref()) else { return };
+        let tip = branch.tip().map(|tip| tip.to_string());
+        if let Some(text) = self.refusal.clone() {
+            // Reading works, writing does not: a claim that is asked for will find out whether that has changed.
+            self.publish(ledger::State::NotPushable(text));
+            return;
+        }
+        let known = tip.as_deref().and_then(|tip| tip.parse().ok());
+        let state = ledger::State::Ready { view: branch.view().clone(), tip: known };
+        // The tip is remembered first: whoever acts on the view can rely on it.
+        self.say(repository, tip.as_deref(), (State::True, Reason::LedgerReady, "")).await;
+        self.publish(state);
+    }
+
+    pub(super) async fn failed(&mut self, repository: &ConfigRepository, error: &Error) {
+        let text = Chain(error).to_string();
+        tracing::warn!(repository = %self.own.1, error = text, "the ledger cannot be read or written");
+        self.failures = self.failures.saturating_add(1);
+        self.context.metrics.recorded(metrics::Entry::Result, metrics::RecordResult::Retried);
+        let interval = self.book.as_ref().map_or(Duration::from_mins(1), |book| book.settings.interval);
+        let wait = (RETRY * 2_u32.pow(self.failures.min(8) - 1)).min(interval.max(RETRY));
+        self.next_look = Instant::now() + wait.mul_f64(rand::random_range(0.8..1.2));
+        let (state, reason) = match error {
+            Error::Rewritten(_) => {
+                let hint = "; if that is meant, clear status.ledgerTip of the ConfigRepository";
+                (ledger::State::Rewritten(format!("{text}{hint}")), Reason::LedgerRewritten)
+            }
+            Error::Refused(_) => {
+                let text = not_pushable(&text);
+                self.refusal = Some(text.clone());
+                (ledger::State::NotPushable(text), Reason::LedgerUnavailable)
+            }
+            error if error.class() == Class::Invalid => {
+                (ledger::State::Unavailable(not_pushable(&text)), Reason::LedgerUnavailable)
+            }
+            _ => (ledger::State::Unavailable(text), Reason::LedgerUnavailable),
+        };
+        let message = match &state {
+            ledger::State::Rewritten(text)
+            | ledger::State::NotPushable(text)
+            | ledger::State::Unavailable(text) => text.clone(),
+            ledger::State::Ready { .. } | ledger::State::None | ledger::State::Unread => String::new(),
+        };
+        self.publish(state);
+        self.say(repository, None, (State::False, reason, &message)).await;
+    }
+
+    pub(super) async fn say(
+        &mut self,
+        repository: &ConfigRepository,
+        tip: Option<&str>,
+        what: (State, Reason, &str),
+    ) {
+        let now = (self.context.clock)();
+        let store = self.context.store.clone();
+        if let Err(error) = status::of_repository(store.as_ref(), repository, tip, what, now).await {
+            tracing::warn!(error = %Chain(&error), "the repository's status is not written yet");
+            self.next_look = self.next_look.min(Instant::now() + RETRY);
+        }
+    }
+
+    pub(super) fn publish(&self, state: ledger::State) {
+        self.ledger.send_if_modified(|current| {
+            let changed = **current != state;
+            if changed {
+                *current = Arc::new(state);
+            }
+            changed
+        });
+    }
+}
+
+fn not_pushable(text: &str) -> String {
+    format!(
+        "{text}; give a push credential (spec.writeBack.secretRef), another repository for the ledger (--ledger-url), \
+         or claim in the store alone (--claim cluster)"
+    )
+}

@@ -1,0 +1,87 @@
+//! Why a round could not end.
+
+use crate::{
+    class::Class,
+    git::{self, secret::RemoteError},
+    kinds::Reason,
+    manifest::InvalidPattern,
+    ports::{objects, secrets},
+};
+
+/// Why a round could not end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository cannot be fetched or read.
+    #[error("failed to {what}")]
+    Git {
+        /// Which step.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: git::Error,
+    },
+    /// The remote cannot be put together.
+    #[error("failed to prepare the remote")]
+    Remote(#[from] RemoteError),
+    /// A write to the store failed.
+    #[error("failed to {what}")]
+    Objects {
+        /// Which write.
+        what: String,
+        /// Why.
+        #[source]
+        source: objects::Error,
+    },
+    /// `spec.allowedNamespaces` has a bad pattern.
+    #[error("spec.allowedNamespaces is invalid")]
+    Namespaces(#[from] InvalidPattern),
+    /// The spec cannot be used.
+    #[error("{0}")]
+    Spec(String),
+    /// A status cannot be written as JSON.
+    #[error("failed to compose the status")]
+    Status(#[source] serde_json::Error),
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Git { source, .. } => source.class(),
+            Self::Remote(source) => source.class(),
+            Self::Objects { source, .. } => source.class(),
+            Self::Namespaces(_) | Self::Spec(_) => Class::Invalid,
+            Self::Status(_) => Class::Bug,
+        }
+    }
+
+    /// The same as a reason of the repository.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Git {
+                source: git::Error::Unauthenticated { .. } | git::Error::Forbidden { .. }, ..
+            } => Reason::AuthenticationFailed,
+            Self::Git { source: git::Error::LimitExceeded { .. }, .. } => Reason::LimitExceeded,
+            Self::Git { .. } | Self::Status(_) => Reason::FetchFailed,
+            Self::Remote(RemoteError::Secret(secrets::Error::NotFound { .. })) => Reason::SecretNotFound,
+            Self::Remote(RemoteError::Git(_)) => Reason::FetchFailed,
+            Self::Remote(_) => Reason::SecretNotAllowed,
+            Self::Objects { .. } => Reason::Progressing,
+            Self::Namespaces(_) | Self::Spec(_) => Reason::InvalidSpec,
+        }
+    }
+
+    /// The whole chain in one line, for status.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        text
+    }
+}
