@@ -31,7 +31,7 @@ use secrecy::SecretBox;
 use tokio::sync::watch;
 
 /// Nothing in these tests takes as long; it ends a test that would hang.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Secrets by name: key and value, all for any use and host.
 #[derive(Default)]
@@ -297,7 +297,7 @@ pub(crate) fn command(command: &[&str]) -> PlaceSpec {
             disk_bytes: of(10 << 30),
             processes: of(1024),
         },
-        timeout: Duration::from_secs(600),
+        timeout: Duration::from_mins(10),
         grace: Duration::from_secs(10),
         artifacts: vec![],
         persistent_workspace: None,
