@@ -28,6 +28,16 @@ use clap::{Args, Subcommand};
 
 pub use socket::{bind, connect};
 
+/// The host, and the port if it is not the scheme's own, that a clone of this repository talks to; `None` for one on this machine.
+///
+/// # Errors
+/// When the URL is not one of a repository. The text holds no part of it.
+pub fn repository_host(url: &str) -> Result<Option<String>, String> {
+    let location: crate::git::Location =
+        url.parse().map_err(|error| format!("the repository's URL: {error}"))?;
+    Ok(location.authority())
+}
+
 /// Reads policies as a run's proxy will; the faults as one text.
 ///
 /// # Errors

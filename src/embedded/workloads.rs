@@ -458,8 +458,11 @@ impl ports::Workloads for EmbeddedWorkloads {
 
     async fn open(&self, run: &Uid) -> Result<Box<dyn SidecarStream>, Error> {
         let (folder, place) = self.existing(run)?;
-        let has_sidecar = folder.has_sidecar().unwrap_or(false);
-        if has_sidecar && let Ok(stream) = crate::harness::connect(&folder.control()) {
+        // Once the agent has ended, the file holds all of its output, and the sidecar may go at any moment.
+        let stage = seen_stage(&folder, folder.state().ok().flatten().as_ref());
+        if stage < Stage::Collecting
+            && let Ok(stream) = crate::harness::connect(&folder.control())
+        {
             let open = || {
                 stream.set_nonblocking(true)?;
                 tokio::net::UnixStream::from_std(stream)

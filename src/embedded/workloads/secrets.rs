@@ -2,7 +2,6 @@
 
 use super::Options;
 use crate::{
-    git::Location,
     harness::control::{GitSecret, Given, Value},
     kinds::Reason,
     ports::{
@@ -19,12 +18,12 @@ pub(super) async fn resolve(options: &Options, spec: &PlaceSpec) -> Result<Given
         if git.iter().any(|known| known.secret == *secret && known.url == checkout.url) {
             continue;
         }
-        let location: Location = checkout.url.parse().map_err(|error| Error::Refused {
+        let host = crate::harness::repository_host(&checkout.url).map_err(|message| Error::Refused {
             run: spec.run.clone(),
             reason: Reason::InvalidSpec,
-            message: format!("the repository's URL: {error}"),
+            message,
         })?;
-        let data = one(options, spec, secret, SecretUse::Git, location.authority().as_deref()).await?;
+        let data = one(options, spec, secret, SecretUse::Git, host.as_deref()).await?;
         let data = data.into_iter().map(|(key, value)| (key, Value::new(value))).collect();
         git.push(GitSecret { url: checkout.url.clone(), secret: secret.clone(), data });
     }
