@@ -167,7 +167,7 @@ impl Follower {
                 self.verified = Some(commit);
                 Ok(())
             }
-            Verdict::Unsigned | Verdict::UnknownKey { .. } | Verdict::Bad { .. } => {
+            Verdict::Unsigned | Verdict::UnknownKey { .. } | Verdict::Bad => {
                 let message = format!("{commit} is not signed by anybody who may");
                 round.verified(State::False, Reason::NotVerified, &message);
                 Err(Error::Spec(format!("{message}; the last verified commit stays in force")))
