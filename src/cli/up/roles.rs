@@ -106,8 +106,16 @@ pub(super) async fn start(
     let api = api(args, &shared, &mut tasks).await?;
     let progress = syncers(args, &shared, &ledgers, &mut tasks)?;
     let workloads = places::open(args, &layout, &shared.secrets, &shared.access)?;
-    let context =
-        controllers::Context::new(store.clone(), caches.clone(), workloads, shared.secrets.clone(), clock());
+    let context = controllers::Context::new(
+        store.clone(),
+        caches.clone(),
+        workloads,
+        shared.secrets.clone(),
+        shared.audit.clone(),
+        shared.metrics.clone(),
+        clock(),
+    );
+    tasks.spawn(controllers::census::control(context.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(controllers::session::control(context.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(controllers::run::control(context, stop.clone().cancelled_owned()));
     let told = embedded.clone();
