@@ -152,7 +152,8 @@ fn still_moving(roles: &Roles, timeout: Duration) -> String {
     let mut text = format!("not idle after {timeout:?}; what still moves:\n");
     for run in roles.caches.runs.all().iter().filter(|run| standing(run) == Standing::Moving) {
         let phase = run.status.as_ref().and_then(|s| s.phase).map_or("new", Phase::as_str);
-        text += &format!("  run {}/{}: {phase}\n", run.namespace().unwrap_or_default(), run.name_any());
+        let name = format!("{}/{}", run.namespace().unwrap_or_default(), run.name_any());
+        text.extend(["  run ", &name, ": ", phase, "\n"]);
     }
     text
 }

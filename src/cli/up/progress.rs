@@ -19,11 +19,15 @@ use crate::{
 pub(super) fn show(roles: &Roles, as_json: bool, stop: CancellationToken) -> JoinHandle<()> {
     let caches = roles.caches.clone();
     let address = roles.api;
+    let token = roles.api_token.display().to_string();
     tokio::spawn(async move {
         if as_json {
-            println!("{}", json!({"what": "listening", "api": format!("http://{address}")}));
+            println!(
+                "{}",
+                json!({"what": "listening", "api": format!("http://{address}"), "tokenFile": token})
+            );
         } else {
-            println!("api              http://{address}");
+            println!("api        http://{address} (token in {token})");
         }
         let mut seen = Seen::default();
         let mut repositories = caches.repositories.touched().boxed();
