@@ -12,7 +12,11 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Shared, needs_keeper, secrets, seen_stage};
+use super::{
+    Shared,
+    observe::{needs_keeper, seen_stage},
+    secrets,
+};
 use crate::{
     harness::{
         control::{self, Notice, Request},
