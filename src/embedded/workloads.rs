@@ -4,6 +4,7 @@
 //! goes on when the process that started it ends. A [`keeper`] task looks after each place for as long as it has a
 //! sidecar.
 
+mod binds;
 mod keeper;
 mod observe;
 mod output;
@@ -13,7 +14,7 @@ mod secrets;
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -49,11 +50,16 @@ const CHANGES: usize = 256;
 pub type RunTokens =
     Arc<dyn Fn(&RunKey) -> Result<SecretString, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
 
+/// Takes back all tokens of a run.
+pub type DropTokens = Arc<dyn Fn(&Uid) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
+
 /// What the adapter needs to know.
 #[derive(Clone)]
 pub struct Options {
-    /// The state folder; places are in `places/` of it, workspaces of sessions in `workspaces/`.
-    pub state: PathBuf,
+    /// The folder of places, each named after its run's UID.
+    pub places: PathBuf,
+    /// The folder of the workspaces of sessions, each named after its session's UID.
+    pub workspaces: PathBuf,
     /// The `ostler` program to run as sidecar and shim.
     pub program: PathBuf,
     /// The recorder's socket.
@@ -66,6 +72,10 @@ pub struct Options {
     pub patience: Duration,
     /// Makes the runs' tokens.
     pub tokens: RunTokens,
+    /// Takes them back when the place goes.
+    pub drop_tokens: DropTokens,
+    /// Folders and files that no `local.binds` may show, nor anything in or above them. They need not exist.
+    pub hidden: Vec<PathBuf>,
     /// Where secrets come from.
     pub secrets: Arc<dyn ports::Secrets>,
 }
@@ -73,7 +83,7 @@ pub struct Options {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
-            .field("state", &self.state)
+            .field("places", &self.places)
             .field("program", &self.program)
             .finish_non_exhaustive()
     }
@@ -105,8 +115,8 @@ impl EmbeddedWorkloads {
     /// # Errors
     /// When the folder cannot be written.
     pub fn open(options: Options) -> io::Result<Self> {
-        for part in ["places", "workspaces"] {
-            crate::harness::place::private_dir(&options.state.join(part))?;
+        for folder in [&options.places, &options.workspaces] {
+            crate::harness::place::private_dir(folder)?;
         }
         let shared =
             Arc::new(Shared { options, changes: broadcast::Sender::new(CHANGES), keepers: Mutex::default() });
@@ -166,22 +176,18 @@ fn unavailable(run: &RunKey, what: &'static str) -> impl FnOnce(io::Error) -> Er
 }
 
 impl Shared {
-    fn places(&self) -> PathBuf {
-        self.options.state.join("places")
-    }
-
     fn folder(&self, run: &Uid) -> Folder {
-        Folder::new(self.places().join(run.as_str()))
+        Folder::new(self.options.places.join(run.as_str()))
     }
 
     fn workspace(&self, session: &Uid) -> PathBuf {
-        self.options.state.join("workspaces").join(session.as_str())
+        self.options.workspaces.join(session.as_str())
     }
 
     /// Folders of places; those that are still being made begin with a dot.
     fn folders(&self) -> io::Result<Vec<Folder>> {
         let mut folders = Vec::new();
-        for entry in fs::read_dir(self.places())? {
+        for entry in fs::read_dir(&self.options.places)? {
             let entry = entry?;
             if !entry.file_name().as_encoded_bytes().starts_with(b".") {
                 folders.push(Folder::new(entry.path()));
@@ -210,16 +216,7 @@ impl Shared {
         let refused =
             |message: String| Error::Refused { run: spec.run.clone(), reason: Reason::InvalidSpec, message };
         for bind in &spec.binds {
-            let path =
-                fs::canonicalize(bind).map_err(|error| refused(format!("local.binds {bind}: {error}")))?;
-            let state = fs::canonicalize(&self.options.state).unwrap_or_else(|_| self.options.state.clone());
-            let system = ["/proc", "/sys", "/dev", "/run"].iter().any(|folder| path.starts_with(folder));
-            if !Path::new(bind).is_absolute() || path == Path::new("/") || system {
-                return Err(refused(format!("local.binds {bind}: not a folder that may be shown")));
-            }
-            if state.starts_with(&path) || path.starts_with(&state) {
-                return Err(refused(format!("local.binds {bind}: it would show ostler's own state")));
-            }
+            binds::check(bind, &self.options.hidden).map_err(refused)?;
         }
         if spec.command.is_empty() {
             return Err(refused("there is no command".to_owned()));
@@ -241,7 +238,7 @@ impl ports::Workloads for EmbeddedWorkloads {
         if !folder.root().exists() {
             self.shared.check(spec)?;
             // Before anything is made: a secret that is missing is the author's to mend.
-            secrets::resolve(&self.shared.options, spec).await?;
+            secrets::check(&self.shared.options, spec).await?;
             let (folder, file) = (folder.clone(), self.shared.place_file(spec));
             self.blocking(move |_| folder.create(&file)).await.map_err(failed("making its folder"))?;
             self.shared.changed(&spec.run);
@@ -326,7 +323,12 @@ impl ports::Workloads for EmbeddedWorkloads {
         if let Some(place) = place {
             self.shared.changed(&place.spec.run);
         }
-        removed.map_err(unavailable(&unknown(run), "deleting its folder"))
+        removed.map_err(unavailable(&unknown(run), "deleting its folder"))?;
+        (self.shared.options.drop_tokens)(run).map_err(|source| Error::Unavailable {
+            run: unknown(run),
+            what: "taking back its tokens",
+            source,
+        })
     }
 
     async fn remove_workspace(&self, session: &Uid) -> Result<(), Error> {
