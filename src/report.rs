@@ -192,18 +192,25 @@ pub struct Outcome {
 /// Decides the outcome. Success needs both: exit code 0 as PID 1 saw it, and a final record that does not deny it.
 #[must_use]
 pub fn outcome(report: &Report) -> Outcome {
+    ended(&report.end, &report.record)
+}
+
+fn ended(end: &End, record: &FinalRecord) -> Outcome {
     let of = |phase, reason, message: String| Outcome { phase, reason, message };
-    match &report.end {
+    match end {
         End::Stopped { by, .. } => {
             of(Phase::Stopped, by.reason(), "the agent was stopped by request".to_owned())
         }
         End::TimedOut { .. } => {
             of(Phase::TimedOut, Reason::TimeLimit, "the agent was ended by its time limit".to_owned())
         }
+        End::NotStarted { reason: reason @ (Reason::StopRequested | Reason::Removed), message } => {
+            of(Phase::Stopped, *reason, message.clone())
+        }
         End::NotStarted { reason, message } | End::Ended { reason, message, .. } => {
             of(Phase::Failed, *reason, message.clone())
         }
-        End::Exited { code } => exited(*code, &report.record),
+        End::Exited { code } => exited(*code, record),
     }
 }
 
@@ -257,6 +264,29 @@ mod tests {
     fn verdict(code: i32, verdict: Option<Verdict>) -> (Phase, Reason) {
         let outcome = exited(code, &FinalRecord { verdict, ..FinalRecord::default() });
         (outcome.phase, outcome.reason)
+    }
+
+    #[test]
+    fn who_ended_it_decides() {
+        let not_started = |reason| End::NotStarted { reason, message: "m".into() };
+        let cases = [
+            (not_started(Reason::StopRequested), Phase::Stopped, Reason::StopRequested),
+            (not_started(Reason::Removed), Phase::Stopped, Reason::Removed),
+            (not_started(Reason::ControllerGone), Phase::Failed, Reason::ControllerGone),
+            (not_started(Reason::SecretNotFound), Phase::Failed, Reason::SecretNotFound),
+            (End::Stopped { by: StopReason::Removed, code: 0 }, Phase::Stopped, Reason::Removed),
+            (End::TimedOut { code: 143 }, Phase::TimedOut, Reason::TimeLimit),
+            (
+                End::Ended { reason: Reason::OutOfMemory, message: "m".into(), code: 137 },
+                Phase::Failed,
+                Reason::OutOfMemory,
+            ),
+            (End::Exited { code: 0 }, Phase::Succeeded, Reason::Completed),
+        ];
+        for (end, phase, reason) in cases {
+            let outcome = ended(&end, &FinalRecord::default());
+            assert_eq!((outcome.phase, outcome.reason), (phase, reason), "{end:?}");
+        }
     }
 
     #[test]

@@ -4,13 +4,17 @@
 //! goes on when the process that started it ends. A [`keeper`] task looks after each place for as long as it has a
 //! sidecar.
 
+mod binds;
 mod keeper;
+mod observe;
+mod output;
+mod remove;
 mod secrets;
 
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -25,41 +29,37 @@ use secrecy::SecretString;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
+use self::observe::{needs_keeper, observed, observed_if_any, seen_stage};
 use crate::{
     harness::{
         control::{self, Request},
-        place::{Folder, PlaceFile, State},
+        place::{Folder, PlaceFile},
     },
-    kinds::{
-        Reason,
-        harness_run::{EgressSeen, Startup},
-    },
+    kinds::Reason,
     names::Uid,
     ports::{
         self,
-        workloads::{
-            Error, NamedPolicy, Place, PlaceSpec, RunKey, SidecarStream, Stage, StopReason,
-            sidecar::LogsRequest,
-        },
+        workloads::{Error, NamedPolicy, Place, PlaceSpec, RunKey, SidecarStream, Stage, StopReason},
     },
 };
 
 /// Changes that wait for a slow reader; one that falls behind further is told of all places.
 const CHANGES: usize = 256;
-/// How long killed processes may take to go.
-const KILL_TIME: Duration = Duration::from_secs(10);
-/// Bytes on their way to a reader of an ended run's output.
-const LOG_BUFFER: usize = 64 << 10;
 
 /// Makes the token by which the recorder knows the sidecar of a run.
 pub type RunTokens =
     Arc<dyn Fn(&RunKey) -> Result<SecretString, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
 
+/// Takes back all tokens of a run.
+pub type DropTokens = Arc<dyn Fn(&Uid) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
+
 /// What the adapter needs to know.
 #[derive(Clone)]
 pub struct Options {
-    /// The state folder; places are in `places/` of it, workspaces of sessions in `workspaces/`.
-    pub state: PathBuf,
+    /// The folder of places, each named after its run's UID.
+    pub places: PathBuf,
+    /// The folder of the workspaces of sessions, each named after its session's UID.
+    pub workspaces: PathBuf,
     /// The `ostler` program to run as sidecar and shim.
     pub program: PathBuf,
     /// The recorder's socket.
@@ -72,6 +72,10 @@ pub struct Options {
     pub patience: Duration,
     /// Makes the runs' tokens.
     pub tokens: RunTokens,
+    /// Takes them back when the place goes.
+    pub drop_tokens: DropTokens,
+    /// Folders and files that no `local.binds` may show, nor anything in or above them. They need not exist.
+    pub hidden: Vec<PathBuf>,
     /// Where secrets come from.
     pub secrets: Arc<dyn ports::Secrets>,
 }
@@ -79,7 +83,7 @@ pub struct Options {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
-            .field("state", &self.state)
+            .field("places", &self.places)
             .field("program", &self.program)
             .finish_non_exhaustive()
     }
@@ -111,8 +115,8 @@ impl EmbeddedWorkloads {
     /// # Errors
     /// When the folder cannot be written.
     pub fn open(options: Options) -> io::Result<Self> {
-        for part in ["places", "workspaces"] {
-            crate::harness::place::private_dir(&options.state.join(part))?;
+        for folder in [&options.places, &options.workspaces] {
+            crate::harness::place::private_dir(folder)?;
         }
         let shared =
             Arc::new(Shared { options, changes: broadcast::Sender::new(CHANGES), keepers: Mutex::default() });
@@ -172,22 +176,18 @@ fn unavailable(run: &RunKey, what: &'static str) -> impl FnOnce(io::Error) -> Er
 }
 
 impl Shared {
-    fn places(&self) -> PathBuf {
-        self.options.state.join("places")
-    }
-
     fn folder(&self, run: &Uid) -> Folder {
-        Folder::new(self.places().join(run.as_str()))
+        Folder::new(self.options.places.join(run.as_str()))
     }
 
     fn workspace(&self, session: &Uid) -> PathBuf {
-        self.options.state.join("workspaces").join(session.as_str())
+        self.options.workspaces.join(session.as_str())
     }
 
     /// Folders of places; those that are still being made begin with a dot.
     fn folders(&self) -> io::Result<Vec<Folder>> {
         let mut folders = Vec::new();
-        for entry in fs::read_dir(self.places())? {
+        for entry in fs::read_dir(&self.options.places)? {
             let entry = entry?;
             if !entry.file_name().as_encoded_bytes().starts_with(b".") {
                 folders.push(Folder::new(entry.path()));
@@ -216,16 +216,7 @@ impl Shared {
         let refused =
             |message: String| Error::Refused { run: spec.run.clone(), reason: Reason::InvalidSpec, message };
         for bind in &spec.binds {
-            let path =
-                fs::canonicalize(bind).map_err(|error| refused(format!("local.binds {bind}: {error}")))?;
-            let state = fs::canonicalize(&self.options.state).unwrap_or_else(|_| self.options.state.clone());
-            let system = ["/proc", "/sys", "/dev", "/run"].iter().any(|folder| path.starts_with(folder));
-            if !Path::new(bind).is_absolute() || path == Path::new("/") || system {
-                return Err(refused(format!("local.binds {bind}: not a folder that may be shown")));
-            }
-            if state.starts_with(&path) || path.starts_with(&state) {
-                return Err(refused(format!("local.binds {bind}: it would show ostler's own state")));
-            }
+            binds::check(bind, &self.options.hidden).map_err(refused)?;
         }
         if spec.command.is_empty() {
             return Err(refused("there is no command".to_owned()));
@@ -239,115 +230,6 @@ impl Shared {
     }
 }
 
-/// Whether there is, or should be, a sidecar.
-fn needs_keeper(folder: &Folder) -> bool {
-    let (Ok(_), Ok(known)) = (folder.place(), folder.state()) else { return false };
-    !matches!(seen_stage(folder, known.as_ref()), Stage::Released | Stage::Vanished)
-}
-
-/// What the state and the lock say together.
-fn seen_stage(folder: &Folder, known: Option<&State>) -> Stage {
-    match known.map(|state| state.stage) {
-        None => Stage::Created,
-        // The outbox waits for a sidecar, and gets one.
-        Some(stage @ (Stage::Released | Stage::Delivering)) => stage,
-        Some(stage) if folder.has_sidecar().unwrap_or(false) => stage,
-        // The sidecar may have gone on between the two looks.
-        Some(_) => match folder.state().ok().flatten().map(|state| state.stage) {
-            Some(stage @ (Stage::Released | Stage::Delivering)) => stage,
-            _ => Stage::Vanished,
-        },
-    }
-}
-
-fn observed(folder: &Folder) -> io::Result<Place> {
-    let file = folder.place()?;
-    let known = folder.state()?;
-    let stage = seen_stage(folder, known.as_ref());
-    let name = file.spec.run.uid.to_string();
-    let node = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
-    let place = Place {
-        run: file.spec.run,
-        uid: file.uid,
-        name,
-        node,
-        stage,
-        confirmed: folder.is_confirmed(),
-        started_at: None,
-        ended_at: None,
-        startup: Startup::default(),
-        policies: file.spec.egress,
-        egress_proven: None,
-        limits_not_enforced: None,
-        egress: EgressSeen::default(),
-        base: None,
-    };
-    Ok(match known {
-        None => place,
-        Some(seen) => Place {
-            started_at: seen.started_at,
-            ended_at: seen.ended_at,
-            startup: seen.startup,
-            policies: seen.policies.unwrap_or_else(|| place.policies.clone()),
-            egress_proven: seen.egress_proven,
-            limits_not_enforced: seen.limits_not_enforced,
-            egress: seen.egress,
-            base: seen.base,
-            ..place
-        },
-    })
-}
-
-/// Like [`observed`], where a place that is being removed is none.
-fn observed_if_any(folder: &Folder) -> io::Result<Option<Place>> {
-    match observed(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        place => place.map(Some),
-    }
-}
-
-/// Ends whatever runs in a place, and deletes it.
-fn remove(folder: &Folder) -> io::Result<()> {
-    let deadline = std::time::Instant::now() + KILL_TIME;
-    loop {
-        if let Some(state) = folder.state().ok().flatten() {
-            state.sidecar.kill();
-            if let Some(shim) = state.shim {
-                shim.kill();
-            }
-            let alive = state.sidecar.is_alive() || state.shim.is_some_and(|shim| shim.is_alive());
-            if alive && std::time::Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(5));
-                continue;
-            }
-        }
-        // A sidecar that is just starting has written nothing yet; without its folder it ends.
-        return delete(folder.root());
-    }
-}
-
-/// Deletes a folder; modes that an agent set on its own folders do not protect them.
-fn delete(root: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    match fs::remove_dir_all(root) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let mut folders = vec![root.to_owned()];
-            while let Some(folder) = folders.pop() {
-                fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-                for entry in fs::read_dir(&folder)? {
-                    let entry = entry?;
-                    if entry.file_type()?.is_dir() {
-                        folders.push(entry.path());
-                    }
-                }
-            }
-            fs::remove_dir_all(root)
-        }
-        result => result,
-    }
-}
-
 #[async_trait]
 impl ports::Workloads for EmbeddedWorkloads {
     async fn ensure(&self, spec: &PlaceSpec) -> Result<Place, Error> {
@@ -356,7 +238,7 @@ impl ports::Workloads for EmbeddedWorkloads {
         if !folder.root().exists() {
             self.shared.check(spec)?;
             // Before anything is made: a secret that is missing is the author's to mend.
-            secrets::resolve(&self.shared.options, spec).await?;
+            secrets::check(&self.shared.options, spec).await?;
             let (folder, file) = (folder.clone(), self.shared.place_file(spec));
             self.blocking(move |_| folder.create(&file)).await.map_err(failed("making its folder"))?;
             self.shared.changed(&spec.run);
@@ -437,11 +319,16 @@ impl ports::Workloads for EmbeddedWorkloads {
         let folder = self.shared.folder(run);
         let place = folder.place().ok();
         self.shared.keepers.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
-        let removed = self.blocking(move |_| remove(&folder)).await;
+        let removed = self.blocking(move |_| remove::remove(&folder)).await;
         if let Some(place) = place {
             self.shared.changed(&place.spec.run);
         }
-        removed.map_err(unavailable(&unknown(run), "deleting its folder"))
+        removed.map_err(unavailable(&unknown(run), "deleting its folder"))?;
+        (self.shared.options.drop_tokens)(run).map_err(|source| Error::Unavailable {
+            run: unknown(run),
+            what: "taking back its tokens",
+            source,
+        })
     }
 
     async fn remove_workspace(&self, session: &Uid) -> Result<(), Error> {
@@ -451,7 +338,7 @@ impl ports::Workloads for EmbeddedWorkloads {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            delete(&workspace)
+            remove::delete(&workspace)
         });
         removed.await.map_err(unavailable(&unknown(session), "deleting a session's workspace"))
     }
@@ -469,26 +356,11 @@ impl ports::Workloads for EmbeddedWorkloads {
             };
             return Ok(Box::new(open().map_err(unavailable(&place.spec.run, "its sidecar's socket"))?));
         }
-        let (near, far) = tokio::io::duplex(LOG_BUFFER);
+        let (near, far) = tokio::io::duplex(output::BUFFER);
         tokio::spawn(async move {
             // Whoever asked may go at any time.
-            let _ = answer_for_ended(&folder, far).await;
+            let _ = output::answer(&folder, far).await;
         });
         Ok(Box::new(near))
     }
-}
-
-/// Answers in place of a sidecar that has ended.
-async fn answer_for_ended(folder: &Folder, stream: tokio::io::DuplexStream) -> io::Result<()> {
-    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
-    let (reader, mut writer) = tokio::io::split(stream);
-    let mut line = Vec::new();
-    let mut bounded = tokio::io::BufReader::new(reader).take(LOG_BUFFER as u64);
-    bounded.read_until(b'\n', &mut line).await?;
-    if let Ok(Request::Logs(LogsRequest { since, .. })) = serde_json::from_slice(&line) {
-        let mut file = tokio::fs::File::open(folder.output()).await?;
-        file.seek(io::SeekFrom::Start(since)).await?;
-        tokio::io::copy(&mut file, &mut writer).await?;
-    }
-    writer.shutdown().await
 }

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use super::{
     canary::Canary,
     enforcement::{self, NotEnforceable},
-    sidecar::{AbortOnDrop, NotStarted, Sidecar},
+    sidecar::{AbortOnDrop, Brought, NotStarted, Sidecar},
     usage::{self, Passed, Watched},
     workspace,
 };
@@ -123,16 +123,14 @@ async fn prepare(sidecar: &Arc<Sidecar>) -> Result<Running, NotStarted> {
     Ok(Running { cage, reading, watched, proxy })
 }
 
-type Given = Arc<Result<super::control::Given, NotStarted>>;
-
 /// Waits for the secrets, or for the news that there are none.
-async fn secrets(sidecar: &Sidecar) -> Result<Given, NotStarted> {
+async fn secrets(sidecar: &Sidecar) -> Result<Brought, NotStarted> {
     let mut given = sidecar.given();
     let given = given.wait_for(Option::is_some).await.ok().and_then(|given| given.clone());
     let Some(given) = given else { return std::future::pending().await };
     match given.as_ref() {
         Ok(_) => Ok(given),
-        Err(refused) => Err(refused.clone()),
+        Err(denied) => Err(denied.into()),
     }
 }
 
@@ -190,11 +188,11 @@ async fn prove(cage: &mut Cage, nonce: &str) -> Result<String, NotStarted> {
 async fn start(
     sidecar: &Arc<Sidecar>,
     cage: &mut Cage,
-    given: &Given,
+    given: &Brought,
     walls: Walls,
 ) -> Result<Reading, NotStarted> {
     let failed = |message: String| NotStarted { reason: Reason::PlaceFailed, message };
-    let given = given.as_ref().as_ref().map_err(Clone::clone)?;
+    let given = given.as_ref().as_ref().map_err(NotStarted::from)?;
     let start = launch::describe(&sidecar.place, given, walls)?;
     sidecar.update(|state| {
         state.stage = Stage::Running;

@@ -40,12 +40,7 @@ pub enum Request {
     /// The secrets of the run. The answer is an [`Answer`], as for all that follow.
     Provide(Box<Given>),
     /// The secrets cannot be had.
-    Deny {
-        /// Why.
-        reason: Reason,
-        /// What to do.
-        message: String,
-    },
+    Deny(Box<Denied>),
     /// End the agent.
     Stop(StopReason),
     /// Obey these policies from now on.
@@ -131,6 +126,18 @@ pub struct Given {
     pub env: Vec<(String, Value)>,
     /// Files below the agent's home.
     pub files: Vec<(String, Value)>,
+}
+
+/// Why there are no secrets. The run ends with that, and its token delivers the report.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Denied {
+    /// What proves to the recorder whose result it is.
+    pub token: Value,
+    /// Why.
+    pub reason: Reason,
+    /// What to do.
+    pub message: String,
 }
 
 /// The credential of one repository.

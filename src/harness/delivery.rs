@@ -12,9 +12,8 @@ use rand::Rng;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    control::Given,
     place::Folder,
-    sidecar::{NotStarted, Sidecar},
+    sidecar::{Brought, Sidecar},
 };
 
 /// The first pause between two attempts; it doubles, with jitter.
@@ -83,10 +82,8 @@ pub(super) async fn deliver(sidecar: &Arc<Sidecar>) -> io::Result<()> {
     }
 }
 
-type Secrets = Arc<Result<Given, NotStarted>>;
-
 /// Waits for a token. A run whose secrets cannot be had still gets one.
-async fn token(sidecar: &Sidecar) -> Secrets {
+async fn token(sidecar: &Sidecar) -> Brought {
     let mut given = sidecar.given();
     match given.wait_for(Option::is_some).await.ok().and_then(|given| given.clone()) {
         Some(given) => given,
@@ -94,12 +91,12 @@ async fn token(sidecar: &Sidecar) -> Secrets {
     }
 }
 
-async fn attempt(sidecar: &Sidecar, given: &Secrets, digest: &str) -> io::Result<Attempt> {
+async fn attempt(sidecar: &Sidecar, given: &Brought, digest: &str) -> io::Result<Attempt> {
     let token = match given.as_ref() {
-        Ok(given) => given.token.text().unwrap_or_default(),
-        Err(refused) => return Ok(Attempt::Unauthorized(refused.to_string())),
+        Ok(given) => &given.token,
+        Err(denied) => &denied.token,
     };
-    let request = request(sidecar, token, digest).await?;
+    let request = request(sidecar, token.text().unwrap_or_default(), digest).await?;
     let stream = super::connect(&sidecar.place.recorder)?;
     stream.set_nonblocking(true)?;
     let stream = tokio::net::UnixStream::from_std(stream)?;

@@ -276,7 +276,12 @@ impl Folder {
     /// When the lock cannot be looked at.
     pub fn has_sidecar(&self) -> io::Result<bool> {
         match fs::File::open(self.lock_file()) {
-            Ok(file) => Ok(!try_lock(&file, FlockOperation::NonBlockingLockShared)?),
+            Ok(file) => {
+                let free = try_lock(&file, FlockOperation::NonBlockingLockShared)?;
+                // Closing alone would not do while a child of another thread, not yet at its program, holds the file, too.
+                let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+                Ok(!free)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }

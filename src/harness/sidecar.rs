@@ -13,7 +13,7 @@ use tokio::{net::UnixListener, sync::watch, task::AbortHandle};
 
 use super::{
     agent, collection,
-    control::{self, Answer, Given, Request},
+    control::{self, Answer, Denied, Given, Request},
     delivery,
     output::Output,
     place::{Folder, PlaceFile, State},
@@ -66,6 +66,15 @@ impl From<NotStarted> for End {
     }
 }
 
+impl From<&Denied> for NotStarted {
+    fn from(Denied { reason, message, .. }: &Denied) -> Self {
+        Self { reason: *reason, message: message.clone() }
+    }
+}
+
+/// What a controller brought: the secrets, or why there are none.
+pub(super) type Brought = Arc<Result<Given, Denied>>;
+
 /// What the parts of a sidecar share.
 #[derive(Debug)]
 pub(super) struct Sidecar {
@@ -73,7 +82,7 @@ pub(super) struct Sidecar {
     pub(super) place: PlaceFile,
     pub(super) began: Instant,
     state: watch::Sender<State>,
-    given: watch::Sender<Option<Arc<Result<Given, NotStarted>>>>,
+    given: watch::Sender<Option<Brought>>,
     stop: watch::Sender<Option<StopReason>>,
     rules: watch::Sender<Arc<Ruleset>>,
     controllers: watch::Sender<usize>,
@@ -196,12 +205,12 @@ impl Sidecar {
     }
 
     /// The secrets once they are there.
-    pub(super) fn given(&self) -> watch::Receiver<Option<Arc<Result<Given, NotStarted>>>> {
+    pub(super) fn given(&self) -> watch::Receiver<Option<Brought>> {
         self.given.subscribe()
     }
 
     /// Asks for other secrets in place of these, which are of no use.
-    pub(super) fn forget(&self, useless: &Arc<Result<Given, NotStarted>>) {
+    pub(super) fn forget(&self, useless: &Brought) {
         self.given.send_if_modified(|given| given.take_if(|given| Arc::ptr_eq(given, useless)).is_some());
     }
 
@@ -221,8 +230,8 @@ impl Sidecar {
             Request::Provide(given) => {
                 self.given.send_replace(Some(Arc::new(Ok(*given))));
             }
-            Request::Deny { reason, message } => {
-                self.given.send_replace(Some(Arc::new(Err(NotStarted { reason, message }))));
+            Request::Deny(denied) => {
+                self.given.send_replace(Some(Arc::new(Err(*denied))));
             }
             Request::Stop(reason) => {
                 self.stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason).is_none());

@@ -18,7 +18,7 @@ use std::{
 use super::{
     control::Given,
     place::PlaceFile,
-    sidecar::{NotStarted, Sidecar},
+    sidecar::{Brought, NotStarted, Sidecar},
 };
 use crate::{
     kinds::Reason,
@@ -32,10 +32,7 @@ pub(super) use confined::Confined;
 const GIT_CONFIG: (&str, &str) = (".gitconfig", "[user]\n\tname = agent\n\temail = agent@ostler.invalid\n");
 
 /// Writes everything; the commit that was checked out. Dropping the future interrupts a clone.
-pub(super) async fn write(
-    sidecar: &Arc<Sidecar>,
-    given: Arc<Result<Given, NotStarted>>,
-) -> Result<Option<CommitId>, NotStarted> {
+pub(super) async fn write(sidecar: &Arc<Sidecar>, given: Brought) -> Result<Option<CommitId>, NotStarted> {
     struct Interrupt(Arc<AtomicBool>);
     impl Drop for Interrupt {
         fn drop(&mut self) {
@@ -45,7 +42,7 @@ pub(super) async fn write(
     let interrupt = Interrupt(Arc::default());
     let (sidecar, flag) = (Arc::clone(sidecar), Arc::clone(&interrupt.0));
     let work = move || {
-        let given = given.as_ref().as_ref().map_err(Clone::clone)?;
+        let given = given.as_ref().as_ref().map_err(NotStarted::from)?;
         let folder = &sidecar.folder;
         let writer = Writer {
             place: &sidecar.place,

@@ -124,6 +124,18 @@ impl Layout {
         self.0.join("spool")
     }
 
+    /// Places of runs, each named after its run's UID.
+    #[must_use]
+    pub fn places(&self) -> PathBuf {
+        self.0.join("places")
+    }
+
+    /// Workspaces of sessions.
+    #[must_use]
+    pub fn workspaces(&self) -> PathBuf {
+        self.0.join("workspaces")
+    }
+
     /// The audit log.
     #[must_use]
     pub fn audit(&self) -> PathBuf {
@@ -156,7 +168,15 @@ impl Layout {
 pub struct StateFolder {
     layout: Layout,
     holder: Uuid,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for StateFolder {
+    /// Closing the file alone would not do: a child that another thread is just starting holds it, too, until it executes
+    /// its program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl StateFolder {
@@ -180,7 +200,7 @@ impl StateFolder {
         for folder in [layout.mirrors(), layout.spool()] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io(&folder))?;
         }
-        Ok(Self { layout, holder, _lock: lock })
+        Ok(Self { layout, holder, lock })
     }
 
     /// Its paths.
@@ -222,7 +242,10 @@ fn lock(layout: &Layout) -> Result<File, StateError> {
 #[must_use]
 pub fn is_owned(layout: &Layout) -> bool {
     let Ok(file) = File::open(layout.lock()) else { return false };
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    let found = file.try_lock_shared();
+    // for the same reason as when the folder is dropped
+    let _ = file.unlock();
+    matches!(found, Err(TryLockError::WouldBlock))
 }
 
 fn holder(layout: &Layout) -> Result<Uuid, StateError> {

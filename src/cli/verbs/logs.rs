@@ -85,7 +85,7 @@ fn is_terminal(run: &HarnessRun) -> bool {
 
 /// The place of a run on this machine.
 fn place(layout: &Layout, run: &HarnessRun) -> Option<Folder> {
-    Some(Folder::new(layout.root().join("places").join(run.uid()?)))
+    Some(Folder::new(layout.places().join(run.uid()?)))
 }
 
 fn has_begun(layout: &Layout, run: &HarnessRun) -> bool {

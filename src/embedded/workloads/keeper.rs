@@ -12,18 +12,24 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Shared, needs_keeper, secrets, seen_stage};
+use super::{
+    Shared,
+    observe::{needs_keeper, seen_stage},
+    secrets,
+};
 use crate::{
     harness::{
         control::{self, Notice, Request},
         place::Folder,
     },
-    ports::workloads::{Error, PlaceSpec, Stage},
+    ports::workloads::{PlaceSpec, Stage},
 };
 
 /// The pause before another attempt; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What a sidecar takes over from our environment: nothing that may hold a credential, or lead Git elsewhere.
+const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "RUST_LOG"];
 /// Most bytes of a sidecar's notice.
 const NOTICE_BYTES: u64 = 4096;
 
@@ -113,11 +119,7 @@ impl Task {
 
     /// Gives the sidecar its secrets. One that is gone for good ends the run; one that is out of reach is asked for again.
     async fn provide(&self, shared: &Shared) -> io::Result<()> {
-        let request = match secrets::resolve(&shared.options, &self.spec).await {
-            Ok(given) => Request::Provide(Box::new(given)),
-            Err(Error::Refused { reason, message, .. }) => Request::Deny { reason, message },
-            Err(error) => return Err(io::Error::other(error)),
-        };
+        let request = secrets::request(&shared.options, &self.spec).await.map_err(io::Error::other)?;
         control::ask(&self.folder.control(), &request).await
     }
 }
@@ -127,6 +129,8 @@ fn start_sidecar(program: &std::path::Path, folder: &Folder) -> io::Result<()> {
     let status = Command::new(program)
         .args(["harness", "--detach", "--place"])
         .arg(folder.root())
+        .env_clear()
+        .envs(ENVIRONMENT.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

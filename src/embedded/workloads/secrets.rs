@@ -2,7 +2,7 @@
 
 use super::Options;
 use crate::{
-    harness::control::{GitSecret, Given, Value},
+    harness::control::{Denied, GitSecret, Given, Request, Value},
     kinds::Reason,
     ports::{
         secrets::{Error as SecretError, SecretData, SecretUse},
@@ -10,8 +10,44 @@ use crate::{
     },
 };
 
+/// What a sidecar is brought: the run's secrets, or why there are none, and its token in either case.
+///
+/// # Errors
+/// When they are out of reach for now.
+pub(super) async fn request(options: &Options, spec: &PlaceSpec) -> Result<Request, Error> {
+    let values = match values(options, spec).await {
+        Ok(values) => Ok(values),
+        Err(Error::Refused { reason, message, .. }) => Err((reason, message)),
+        Err(error) => return Err(error),
+    };
+    let token = (options.tokens)(&spec.run).map_err(|source| Error::Unavailable {
+        run: spec.run.clone(),
+        what: "make its token",
+        source,
+    })?;
+    let token = Value::from(&token);
+    Ok(match values {
+        Ok(Values { git, env, files }) => Request::Provide(Box::new(Given { token, git, env, files })),
+        Err((reason, message)) => Request::Deny(Box::new(Denied { token, reason, message })),
+    })
+}
+
+/// Whether all secrets of a run can be had.
+///
+/// # Errors
+/// As for their use: refused, or out of reach.
+pub(super) async fn check(options: &Options, spec: &PlaceSpec) -> Result<(), Error> {
+    values(options, spec).await.map(drop)
+}
+
+struct Values {
+    git: Vec<GitSecret>,
+    env: Vec<(String, Value)>,
+    files: Vec<(String, Value)>,
+}
+
 /// All secrets that the run names, each for its use and host.
-pub(super) async fn resolve(options: &Options, spec: &PlaceSpec) -> Result<Given, Error> {
+async fn values(options: &Options, spec: &PlaceSpec) -> Result<Values, Error> {
     let mut git: Vec<GitSecret> = Vec::new();
     for checkout in checkouts(spec) {
         let Some(secret) = &checkout.secret else { continue };
@@ -27,13 +63,7 @@ pub(super) async fn resolve(options: &Options, spec: &PlaceSpec) -> Result<Given
         let data = data.into_iter().map(|(key, value)| (key, Value::new(value))).collect();
         git.push(GitSecret { url: checkout.url.clone(), secret: secret.clone(), data });
     }
-    let token = (options.tokens)(&spec.run).map_err(|source| Error::Unavailable {
-        run: spec.run.clone(),
-        what: "make its token",
-        source,
-    })?;
-    Ok(Given {
-        token: (&token).into(),
+    Ok(Values {
         git,
         env: keys(options, spec, &spec.secret_env).await?,
         files: keys(options, spec, &spec.secret_files).await?,

@@ -185,7 +185,7 @@ async fn only_the_workspace_home_and_tmp_can_be_written() {
 #[tokio::test]
 async fn a_bind_does_not_show_the_state_or_the_whole_machine() {
     let world = World::new();
-    let state = world.options.state.to_str().unwrap().to_owned();
+    let state = world.state.to_str().unwrap().to_owned();
     for bind in ["/", "/proc", "relative", "/no/such/folder", &state, world.folder.path().to_str().unwrap()] {
         let mut spec = shell("true");
         spec.binds = vec![bind.to_owned()];

@@ -167,11 +167,7 @@ async fn without_a_controller_the_agent_ends_and_the_result_stays() {
     world.workloads.ensure(&spec).await.unwrap();
     let place = world.place(&spec.run.uid);
     appears(&place.join("workspace/started")).await;
-    let idle = ostler::embedded::workloads::Options {
-        state: world.folder.path().join("idle"),
-        ..world.options.clone()
-    };
-    world.workloads = ostler::embedded::workloads::EmbeddedWorkloads::open(idle).unwrap();
+    world.forsake();
     appears(&place.join("outbox/result.tar")).await;
     world.start_recorder();
     world.restart();

@@ -1,24 +1,68 @@
 //! Sidecars, adapters and folders that come and go.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use futures::StreamExt;
 use ostler::{
+    embedded::access::EmbeddedAccess,
     harness::process::Process,
+    kinds::{Phase, Reason},
     ports::{
-        Workloads,
-        workloads::{Stage, StopReason},
+        Access, Workloads,
+        access::Audience,
+        workloads::{PlaceSpec, SecretKey, Stage, StopReason},
     },
-    report::End,
+    report::{End, outcome},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::world::{World, appears, nothing_left, processes_with, shell};
+use super::world::{Then, World, appears, nothing_left, processes_with, shell};
+
+/// A run that needs a secret, which exists.
+fn with_secret(world: &World, script: &str) -> PlaceSpec {
+    world.secrets.put("key", "key", "the-value");
+    let mut spec = shell(script);
+    spec.secret_env = vec![("KEY".into(), SecretKey { secret: "key".parse().unwrap(), key: "key".into() })];
+    spec
+}
 
 fn processes(world: &World, run: &ostler::names::Uid) -> [Process; 2] {
     let state = fs::read(world.place(run).join("state.json")).unwrap();
     let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
     ["sidecar", "shim"].map(|name| serde_json::from_value(state[name].clone()).unwrap())
+}
+
+/// A NUL-separated file of a process.
+fn words(pid: i32, file: &str) -> Vec<String> {
+    let text = fs::read(format!("/proc/{pid}/{file}")).unwrap();
+    text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_others_can_see_of_its_processes_holds_no_secret() {
+    let world = World::new();
+    let spec = with_secret(&world, "touch started; sleep 98766");
+    world.workloads.ensure(&spec).await.unwrap();
+    appears(&world.place(&spec.run.uid).join("workspace/started")).await;
+    let place = spec.run.uid.as_str();
+    let ours = processes_with(place);
+    assert!(ours.len() >= 2, "the sidecar and bwrap: {ours:?}");
+    let [sidecar, shim] = processes(&world, &spec.run.uid).map(|process| process.pid);
+    for pid in ours.into_iter().chain([sidecar, shim]) {
+        let line = words(pid, "cmdline");
+        assert!(
+            line.iter().all(|word| !word.contains("the-value") && !word.contains("token-of-")),
+            "{line:?}"
+        );
+    }
+    // The test's own environment has more, which is not taken over.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    let taken: Vec<_> = words(sidecar, "environ").into_iter().filter(|word| !word.is_empty()).collect();
+    let allowed = ["PATH=", "HOME=", "TMPDIR=", "LANG=", "RUST_LOG="];
+    assert!(taken.iter().all(|word| allowed.iter().any(|name| word.starts_with(name))), "{taken:?}");
+    assert!(taken.iter().any(|word| word.starts_with("PATH=")), "{taken:?}");
+    world.workloads.remove(&spec.run.uid).await.unwrap();
+    nothing_left("98766").await;
 }
 
 #[tokio::test]
@@ -96,7 +140,7 @@ async fn when_the_state_folder_goes_everything_ends() {
     let place = world.place(&spec.run.uid);
     appears(&place.join("workspace/started")).await;
     let [sidecar, shim] = processes(&world, &spec.run.uid);
-    fs::rename(&world.options.state, world.folder.path().join("gone")).unwrap();
+    fs::rename(&world.state, world.folder.path().join("gone")).unwrap();
     fs::remove_dir_all(world.folder.path().join("gone")).unwrap();
     nothing_left("98764").await;
     while sidecar.is_alive() || shim.is_alive() {
@@ -205,7 +249,9 @@ async fn changes_are_told() {
 #[tokio::test]
 async fn a_stop_before_the_start_starts_nothing() {
     let world = World::new();
-    let spec = shell("touch started");
+    let spec = with_secret(&world, "touch started");
+    // The sidecar waits for secrets that do not come, so that it cannot start.
+    world.secrets.last(1, Then::OutOfReach);
     world.workloads.ensure(&spec).await.unwrap();
     let mut stopped = world.workloads.stop(&spec.run.uid, StopReason::StopRequested).await;
     while stopped.is_err() {
@@ -213,11 +259,44 @@ async fn a_stop_before_the_start_starts_nothing() {
         tokio::task::yield_now().await;
         stopped = world.workloads.stop(&spec.run.uid, StopReason::StopRequested).await;
     }
+    world.reaches(&spec.run.uid, Stage::Delivering).await;
+    world.secrets.mend();
     let report = world.delivered(1).await.remove(0).report;
-    match report.end {
-        End::NotStarted { reason, .. } => assert_eq!(reason, ostler::kinds::Reason::StopRequested),
-        // It may have been just in time to start; then it was stopped or had ended.
-        End::Stopped { .. } | End::Exited { .. } => {}
-        end => panic!("{end:?}"),
-    }
+    assert!(matches!(&report.end, End::NotStarted { reason: Reason::StopRequested, .. }), "{:?}", report.end);
+    assert_eq!(outcome(&report).phase, Phase::Stopped);
+    assert!(!world.place(&spec.run.uid).join("workspace/started").exists());
+}
+
+#[tokio::test]
+async fn a_run_whose_secrets_go_away_says_so_to_the_recorder() {
+    let world = World::new();
+    let spec = with_secret(&world, "touch started");
+    world.secrets.last(1, Then::Gone);
+    world.workloads.ensure(&spec).await.unwrap();
+    let delivery = world.delivered(1).await.remove(0);
+    assert!(
+        matches!(&delivery.report.end, End::NotStarted { reason: Reason::SecretNotFound, .. }),
+        "{:?}",
+        delivery.report.end
+    );
+    assert_eq!(delivery.headers["authorization"], format!("Bearer token-of-{}", spec.run.uid));
+    world.reaches(&spec.run.uid, Stage::Released).await;
+}
+
+#[tokio::test]
+async fn with_its_place_go_the_tokens_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = Arc::new(EmbeddedAccess::open(folder.path()).unwrap());
+    let world = World::with(|options| {
+        let (minting, dropping) = (access.clone(), access.clone());
+        options.tokens = Arc::new(move |run| minting.mint_run_token(run).map_err(Into::into));
+        options.drop_tokens = Arc::new(move |run| dropping.drop_run(run).map_err(Into::into));
+    });
+    let spec = shell("true");
+    let delivery = world.run(&spec).await;
+    let bearer = delivery.headers["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap();
+    let token = secrecy::SecretString::from(bearer);
+    assert!(access.authenticate(&token, Audience::Result).await.is_ok());
+    world.workloads.remove(&spec.run.uid).await.unwrap();
+    assert!(access.authenticate(&token, Audience::Result).await.is_err());
 }

@@ -191,9 +191,9 @@ async fn a_persistent_workspace_stays_for_the_next_run() {
     assert_eq!(second.report.end, End::Exited { code: 0 }, "{}", second.output());
     assert_eq!(second.output(), "kept\n");
     assert_eq!(second.report.changes.base.unwrap().as_str(), git(origin.path(), &["rev-parse", "main"]));
-    let workspaces = world.options.state.join("workspaces");
-    assert_eq!(fs::read_dir(&workspaces).unwrap().count(), 2);
+    let workspaces = &world.options.workspaces;
+    assert_eq!(fs::read_dir(workspaces).unwrap().count(), 2);
     world.workloads.remove_workspace(&session).await.unwrap();
     world.workloads.remove_workspace(&session).await.unwrap();
-    assert_eq!(fs::read_dir(&workspaces).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(workspaces).unwrap().count(), 0);
 }

@@ -35,11 +35,34 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Secrets by name: key and value, all for any use and host.
 #[derive(Default)]
-pub(crate) struct FakeSecrets(pub(crate) Mutex<BTreeMap<String, BTreeMap<String, String>>>);
+pub(crate) struct FakeSecrets {
+    known: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
+    /// How often they are still given out, and what happens after that.
+    then: Mutex<Option<(usize, Then)>>,
+}
+
+/// What becomes of secrets.
+#[derive(Clone, Copy)]
+pub(crate) enum Then {
+    /// They are deleted.
+    Gone,
+    /// Their store cannot be reached.
+    OutOfReach,
+}
 
 impl FakeSecrets {
     pub(crate) fn put(&self, name: &str, key: &str, value: &str) {
-        self.0.lock().unwrap().entry(name.into()).or_default().insert(key.into(), value.into());
+        self.known.lock().unwrap().entry(name.into()).or_default().insert(key.into(), value.into());
+    }
+
+    /// Gives secrets out so many times, until `then` happens.
+    pub(crate) fn last(&self, times: usize, then: Then) {
+        *self.then.lock().unwrap() = Some((times, then));
+    }
+
+    /// Undoes [`FakeSecrets::last`].
+    pub(crate) fn mend(&self) {
+        *self.then.lock().unwrap() = None;
     }
 }
 
@@ -52,8 +75,14 @@ impl Secrets for FakeSecrets {
         _: SecretUse,
         _: Option<&str>,
     ) -> Result<SecretData, SecretError> {
-        let known = self.0.lock().unwrap();
+        let known = self.known.lock().unwrap();
         let missing = || SecretError::NotFound { namespace: namespace.clone(), name: name.clone() };
+        match self.then.lock().unwrap().as_mut() {
+            Some((0, Then::Gone)) => return Err(missing()),
+            Some((0, Then::OutOfReach)) => return Err(SecretError::Unavailable("it is away".into())),
+            Some((left, _)) => *left -= 1,
+            None => {}
+        }
         let data = known.get(name.as_str()).ok_or_else(missing)?;
         let sealed = |(key, value): (&String, &String)| {
             (key.clone(), SecretBox::new(Box::new(value.clone().into_bytes())))
@@ -119,6 +148,7 @@ pub(crate) struct World {
     pub(crate) secrets: Arc<FakeSecrets>,
     pub(crate) workloads: EmbeddedWorkloads,
     pub(crate) options: Options,
+    pub(crate) state: PathBuf,
     recorder: Arc<Recorder>,
     serving: Option<tokio::task::JoinHandle<()>>,
 }
@@ -132,19 +162,24 @@ impl World {
     pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let secrets = Arc::new(FakeSecrets::default());
+        let state = folder.path().join("state");
         let mut options = Options {
-            state: folder.path().join("state"),
+            places: state.join("places"),
+            workspaces: state.join("workspaces"),
             program: env!("CARGO_BIN_EXE_ostler").into(),
             recorder: folder.path().join("recorder.sock"),
             egress_hosts: None,
             allow_unenforced: false,
             patience: PATIENCE,
             tokens: Arc::new(|run| Ok(format!("token-of-{}", run.uid).into())),
+            drop_tokens: Arc::new(|_| Ok(())),
+            hidden: vec![state.clone()],
             secrets: secrets.clone(),
         };
         change(&mut options);
         let workloads = EmbeddedWorkloads::open(options.clone()).unwrap();
-        let mut world = Self { folder, secrets, workloads, options, recorder: Arc::default(), serving: None };
+        let recorder = Arc::default();
+        let mut world = Self { folder, secrets, workloads, options, state, recorder, serving: None };
         world.start_recorder();
         world
     }
@@ -177,10 +212,15 @@ impl World {
         waited.unwrap_or_else(|_| panic!("nothing came; {}", self.logs())).unwrap().clone()
     }
 
-    /// Forgets the adapter, as when `up` is killed, and makes another.
-    pub(crate) fn restart(&mut self) {
-        let idle = Options { state: self.folder.path().join("idle"), ..self.options.clone() };
+    /// Forgets the adapter, as when `up` is killed.
+    pub(crate) fn forsake(&mut self) {
+        let idle = Options { places: self.folder.path().join("idle"), ..self.options.clone() };
         self.workloads = EmbeddedWorkloads::open(idle).unwrap();
+    }
+
+    /// The same, and makes another.
+    pub(crate) fn restart(&mut self) {
+        self.forsake();
         self.workloads = EmbeddedWorkloads::open(self.options.clone()).unwrap();
     }
 
@@ -208,12 +248,12 @@ impl World {
     }
 
     pub(crate) fn place(&self, run: &Uid) -> PathBuf {
-        self.options.state.join("places").join(run.as_str())
+        self.options.places.join(run.as_str())
     }
 
     /// What sidecars and bubblewraps of this world complained about.
     pub(crate) fn logs(&self) -> String {
-        let places = std::fs::read_dir(self.options.state.join("places")).into_iter().flatten().flatten();
+        let places = std::fs::read_dir(&self.options.places).into_iter().flatten().flatten();
         let read = |path: PathBuf| {
             ["state.json", "sidecar.log", "bwrap.log", "collect.log"].map(|name| {
                 format!("{name}: {}\n", std::fs::read_to_string(path.join(name)).unwrap_or_default())
@@ -226,8 +266,7 @@ impl World {
 impl Drop for World {
     /// Whatever still runs ends when its folder goes; the test waits for it, so that nothing is left behind by tests.
     fn drop(&mut self) {
-        let places = self.options.state.join("places");
-        let states: Vec<serde_json::Value> = std::fs::read_dir(&places)
+        let states: Vec<serde_json::Value> = std::fs::read_dir(&self.options.places)
             .into_iter()
             .flatten()
             .flatten()
