@@ -1,15 +1,18 @@
 //! When is there nothing left to do, and how did it all end?
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use futures::StreamExt;
 use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 
 use super::roles::Roles;
-use crate::kinds::{
-    HarnessRun, Phase, Reason,
-    condition::{self, types},
+use crate::{
+    kinds::{
+        HarnessRun, Kind, Phase, Reason,
+        condition::{self, types},
+    },
+    ports::objects::typed,
 };
 
 /// Why a run is not done.
@@ -142,7 +145,8 @@ async fn settled(roles: &Roles) -> (Tally, bool) {
     let mut progress = roles.progress.subscribe();
     let mut runs = roles.caches.runs.touched().boxed();
     loop {
-        if let Some(done) = look(roles, &progress.borrow_and_update()) {
+        let seen = progress.borrow_and_update().clone();
+        if let Some(done) = look(roles, &seen).await {
             return done;
         }
         tokio::select! {
@@ -155,7 +159,9 @@ async fn settled(roles: &Roles) -> (Tally, bool) {
 
 /// The tally, if every loop has settled and no run may move by itself. A loop that cannot do its work for a reason that
 /// does not pass counts as settled.
-fn look(
+///
+/// Runs come from the store itself: a cache may not show yet what the last round has just written.
+async fn look(
     roles: &Roles,
     progress: &std::collections::BTreeMap<String, crate::sync::Settled>,
 ) -> Option<(Tally, bool)> {
@@ -165,9 +171,16 @@ fn look(
     if all.is_empty() || all.iter().any(|settled| settled.busy || settled.rounds == 0) {
         return None;
     }
-    let runs = roles.caches.runs.all();
+    let runs = match roles.store.list(Kind::HarnessRun, None).await {
+        Ok(runs) => runs,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot list the runs");
+            return None;
+        }
+    };
+    let runs: Vec<HarnessRun> = runs.into_iter().filter_map(|run| typed(run).ok()).collect();
     let recorded = all.iter().flat_map(|settled| settled.recorded.iter().cloned());
-    let tally = tally(runs.iter().map(Arc::as_ref), recorded)?;
+    let tally = tally(&runs, recorded)?;
     Some((tally, all.iter().any(|settled| settled.failed)))
 }
 

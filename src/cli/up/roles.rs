@@ -42,6 +42,7 @@ use crate::{
 
 /// What runs, and what others need of it.
 pub(super) struct Roles {
+    pub(super) store: Store,
     pub(super) caches: Caches,
     pub(super) progress: sync::Progress,
     /// Where the API listens.
@@ -105,15 +106,23 @@ pub(super) async fn start(
     let api = api(args, &shared, &mut tasks).await?;
     let progress = syncers(args, &shared, &ledgers, &mut tasks)?;
     let workloads = places::open(args, &layout, &shared.secrets, &shared.access)?;
-    let context =
-        controllers::Context::new(store.clone(), caches.clone(), workloads, shared.secrets.clone(), clock());
+    let context = controllers::Context::new(
+        store.clone(),
+        caches.clone(),
+        workloads,
+        shared.secrets.clone(),
+        shared.audit.clone(),
+        shared.metrics.clone(),
+        clock(),
+    );
+    tasks.spawn(controllers::census::control(context.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(controllers::session::control(context.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(controllers::run::control(context, stop.clone().cancelled_owned()));
     let told = embedded.clone();
     let events: embedded_objects::Events = Arc::new(move |id: &ObjectId| told.events(id));
-    let socket = embedded_objects::serve(&layout.socket(), store, events);
+    let socket = embedded_objects::serve(&layout.socket(), store.clone(), events);
     let socket = socket.map_err(|e| Error::setup("serve the store's socket", e))?;
-    Ok(Roles { caches, progress, api, ledgers, tasks, _socket: socket })
+    Ok(Roles { store, caches, progress, api, ledgers, tasks, _socket: socket })
 }
 
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
@@ -248,6 +257,8 @@ fn syncers(
         signers: args.signers.as_deref().map(key::signers).transpose()?,
         clock: clock(),
         ledgers: Arc::new(move |repository| ledgers.follow(repository)),
+        audit: shared.audit.clone(),
+        metrics: shared.metrics.clone(),
         progress: progress.clone(),
     };
     tasks.spawn(sync::control(Arc::new(context), shared.stop.clone().cancelled_owned()));
