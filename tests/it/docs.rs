@@ -1,6 +1,6 @@
 //! The documents: their links lead somewhere, `docs/manifests.md` names every field, and their commands do what they say.
 //!
-//! Blocks of a document that begin with "```sh run" are one script, from the first to the last. It runs in a folder like a
+//! Blocks of a document that are marked `sh run` are one script, from the first to the last. It runs in a folder like a
 //! checkout of ostler. A line that ends with `# exit N` must end with that code, each other line with 0.
 
 use std::path::{Path, PathBuf};
