@@ -28,12 +28,7 @@ pub(super) fn show(roles: &Roles, as_json: bool, stop: CancellationToken) -> Joi
         let mut seen = Seen::default();
         let mut repositories = caches.repositories.touched().boxed();
         let mut runs = caches.runs.touched().boxed();
-        for repository in caches.repositories.all() {
-            seen.repository(&repository, as_json);
-        }
-        for run in caches.runs.all() {
-            seen.run(&run, as_json);
-        }
+        seen.all(&caches, as_json);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -45,6 +40,8 @@ pub(super) fn show(roles: &Roles, as_json: bool, stop: CancellationToken) -> Joi
                 Some(touched) = runs.next() => seen.look(&touched, &caches, as_json),
             }
         }
+        // what happened while the end was decided
+        seen.all(&caches, as_json);
     })
 }
 
@@ -56,6 +53,15 @@ struct Seen {
 }
 
 impl Seen {
+    fn all(&mut self, caches: &Caches, as_json: bool) {
+        for repository in caches.repositories.all() {
+            self.repository(&repository, as_json);
+        }
+        for run in caches.runs.all() {
+            self.run(&run, as_json);
+        }
+    }
+
     fn look(&mut self, touched: &ObjectRef<HarnessRun>, caches: &Caches, as_json: bool) {
         if let Some(run) = caches.runs.reader().get(touched) {
             self.run(&run, as_json);
