@@ -109,7 +109,17 @@ impl Batch {
 pub(super) struct Disk {
     // before the lock, so that the file is closed when the lock goes
     database: Database,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The folder's lock. It is let go on purpose, not by closing: between fork and exec a child of ours has the file, too.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // the process' end would do it as well
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl Disk {
@@ -274,7 +284,7 @@ fn object_id([kind, namespace, name]: &[String; 3]) -> Option<ObjectId> {
 }
 
 /// Takes the folder's lock, which goes with the process. An exclusive holder writes its process id into the file.
-fn lock(folder: &Path, operation: FlockOperation) -> Result<File, OpenError> {
+fn lock(folder: &Path, operation: FlockOperation) -> Result<Lock, OpenError> {
     let path = folder.join("lock");
     let io = |source| OpenError::Io { path: path.clone(), source };
     let mut file = OpenOptions::new()
@@ -300,5 +310,5 @@ fn lock(folder: &Path, operation: FlockOperation) -> Result<File, OpenError> {
         file.rewind().map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
     }
-    Ok(file)
+    Ok(Lock(file))
 }
