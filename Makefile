@@ -25,7 +25,7 @@ lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	shellcheck $$(scripts/shell-files.sh)
 	cargo deny --offline check licenses bans sources
 
-generate: ## Write schemas, CRDs, OpenAPI and the CLI reference anew
+generate: ## Write schemas, CRDs, OpenAPI and the references in docs/ anew
 	@scripts/generate.sh
 
 clean: ## Remove what was built and the demo's folder

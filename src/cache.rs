@@ -51,11 +51,18 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
                 match event {
                     Ok(event) => {
                         writer.apply_watcher_event(&event);
-                        if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) =
-                            &event
-                        {
-                            // no reader is no error
-                            let _ = touched.send(ObjectRef::from_obj(object));
+                        // no reader of these is no error
+                        match &event {
+                            Event::Apply(object) | Event::Delete(object) => {
+                                let _ = touched.send(ObjectRef::from_obj(object));
+                            }
+                            // what a list brings can be read only from its end on
+                            Event::InitDone => {
+                                for object in writer.as_reader().state() {
+                                    let _ = touched.send(ObjectRef::from_obj(object.as_ref()));
+                                }
+                            }
+                            Event::Init | Event::InitApply(_) => {}
                         }
                     }
                     Err(error) => {
@@ -92,10 +99,13 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
         self.reader.clone()
     }
 
-    /// Objects that were created, changed or deleted, from now on. A reader that falls behind is told of every object.
+    /// Objects that are there, and then those that are created, changed or deleted. A reader that falls behind is told of
+    /// every object.
     pub fn touched(&self) -> impl Stream<Item = ObjectRef<K>> + Send + use<K> {
         let receiver = self.touched.subscribe();
         let reader = self.reader.clone();
+        let there = reader.state().into_iter().map(|object| ObjectRef::from_obj(object.as_ref()));
+        let there = futures::stream::iter(there.collect::<Vec<_>>());
         let steps = futures::stream::unfold((receiver, reader), |(mut receiver, reader)| async move {
             let batch = match receiver.recv().await {
                 Ok(one) => vec![one],
@@ -106,7 +116,7 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
             };
             Some((futures::stream::iter(batch), (receiver, reader)))
         });
-        steps.flatten()
+        there.chain(steps.flatten())
     }
 
     /// Waits until the first list is complete.

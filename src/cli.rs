@@ -2,6 +2,7 @@
 
 mod columns;
 pub mod offline;
+mod reference;
 pub mod target;
 pub mod up;
 pub mod verbs;
@@ -45,6 +46,8 @@ enum Command {
 enum Docs {
     /// The command line reference, as Markdown
     Cli,
+    /// The reference of the kinds' fields, as Markdown
+    Manifests,
     /// The HTTP API, as `OpenAPI` 3.1
     Openapi,
 }
@@ -68,7 +71,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Shim(args) => crate::shim::main(args),
         Command::Docs(docs) => {
             let text = match docs {
-                Docs::Cli => clap_markdown::help_markdown::<Cli>(),
+                Docs::Cli => reference::cli(Cli::command()),
+                Docs::Manifests => reference::manifests(),
                 Docs::Openapi => crate::api::openapi(),
             };
             std::io::stdout().write_all(text.as_bytes())?;

@@ -1,5 +1,6 @@
 //! The controllers of sessions and runs: observe, validate, plan, apply, status.
 
+pub mod census;
 mod context;
 pub mod run;
 pub mod session;

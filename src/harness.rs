@@ -1,6 +1,6 @@
 //! The sidecar of one run: what judges the agent, outside the agent's reach.
 //!
-//! [`sidecar`] is the way of a run: bubblewrap and shim, the proof of egress, the workspace, the agent, its end, the
+//! `sidecar` is the way of a run: bubblewrap and shim, the proof of egress, the workspace, the agent, its end, the
 //! collection, the delivery. It composes [`crate::git`], [`crate::proxy`] and the wire of [`crate::shim`].
 
 mod agent;

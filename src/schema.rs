@@ -1,6 +1,6 @@
 //! One definition of every kind for everyone: CRDs, schemas for editors, and the checks of files and stores.
 //!
-//! It is made from the typed kinds in [`crate::kinds`]; [`shape`] adds what types do not say: a bound on every list, map and
+//! It is made from the typed kinds in [`crate::kinds`]; `shape` adds what types do not say: a bound on every list, map and
 //! string, and the rules that span fields. Files, the embedded store and, by its CRDs, an API server check the same.
 
 mod check;

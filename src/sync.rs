@@ -5,10 +5,12 @@
 
 mod apply;
 mod error;
+mod follow;
+mod follower;
 mod observe;
-mod round;
 mod source;
 mod status;
+mod store;
 mod trigger;
 
 use std::{
@@ -30,6 +32,7 @@ use crate::{
     kinds::{ConfigRepository, Phase, Typed},
     ledger,
     ports::{Secrets, objects},
+    telemetry::{AuditLog, Metrics},
 };
 
 /// Finds the ledger of a repository.
@@ -51,6 +54,10 @@ pub struct Context {
     pub clock: Clock,
     /// The ledger of a repository, by its UID.
     pub ledgers: Ledgers,
+    /// The trail of mutations.
+    pub audit: Arc<AuditLog>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// How far the loops are, by repository UID.
     pub progress: Progress,
 }
@@ -66,6 +73,20 @@ pub struct Settled {
     pub failed: bool,
     /// Runs that are asked for and that only the ledger knows: name and outcome.
     pub recorded: Vec<(String, Phase)>,
+}
+
+impl Settled {
+    fn take(&mut self, outcome: &Result<follower::End, Error>, retry: bool) {
+        self.rounds += 1;
+        self.busy = retry;
+        match outcome {
+            Ok(end) => {
+                self.failed = end.failed;
+                self.recorded.clone_from(&end.recorded);
+            }
+            Err(_) => self.failed = true,
+        }
+    }
 }
 
 /// How far all loops are.
@@ -131,7 +152,7 @@ impl Loops {
         if let Some((_, former)) = running.remove(&name) {
             former.abort();
         }
-        let task = tokio::spawn(round::follow(repository.clone(), Arc::clone(context)));
+        let task = tokio::spawn(follow::follow(repository.clone(), Arc::clone(context)));
         running.insert(name, (uid, task));
     }
 

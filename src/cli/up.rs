@@ -65,13 +65,21 @@ pub async fn run(args: UpArgs) -> Result<ExitCode, Error> {
     let stop = CancellationToken::new();
     let roles = roles::start(&args, repository, &state, stop.clone()).await?;
     let shown = progress::show(&roles, args.json, stop.clone());
-    let ended =
-        if args.until_idle { idle::wait(&roles, args.timeout, &stop).await } else { signal(&stop).await };
+    let ended = if args.until_idle {
+        idle::wait(&roles, args.timeout, &stop).await
+    } else {
+        idle::Ended { code: signal(&stop).await, text: String::new() }
+    };
     stop.cancel();
     roles.ended().await;
     // it ends with the token
     let _ = shown.await;
-    Ok(ended)
+    if args.json && !ended.text.is_empty() {
+        println!("{}", serde_json::json!({"what": "idle", "text": ended.text.trim_end()}));
+    } else {
+        print!("{}", ended.text);
+    }
+    Ok(ended.code)
 }
 
 async fn signal(stop: &CancellationToken) -> ExitCode {

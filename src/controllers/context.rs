@@ -8,7 +8,9 @@ use crate::{
     cache::Caches,
     class::Class,
     clock::Clock,
+    kinds::{ObjectId, meta},
     ports::{Secrets, objects, workloads},
+    telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who},
 };
 
 /// What the controllers share.
@@ -21,6 +23,10 @@ pub struct Context {
     pub workloads: Arc<dyn workloads::Workloads>,
     /// Whose changes runs may wait for.
     pub secrets: Arc<dyn Secrets>,
+    /// The trail of mutations.
+    pub audit: Arc<AuditLog>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
     /// Turns that were given and are not in the caches yet.
@@ -28,6 +34,21 @@ pub struct Context {
 }
 
 impl Context {
+    /// Leaves a line in the audit trail: a controller did something for the reason that the object's spec gives.
+    pub(super) fn note(&self, verb: Verb, object: &ObjectId, reason: &str) {
+        let line = Audit {
+            at: (self.clock)(),
+            who: Who::Controller(meta::CONTROLLER),
+            verb,
+            object: object.to_string(),
+            decision: Decision::Allowed,
+            reason: reason.to_owned(),
+        };
+        if let Err(error) = self.audit.record(&line) {
+            tracing::error!(error = &error as &dyn std::error::Error, "a line of the audit trail is lost");
+        }
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(
@@ -35,9 +56,12 @@ impl Context {
         caches: Caches,
         workloads: Arc<dyn workloads::Workloads>,
         secrets: Arc<dyn Secrets>,
+        audit: Arc<AuditLog>,
+        metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Arc<Self> {
-        Arc::new(Self { store, caches, workloads, secrets, clock, turns: super::run::Turns::default() })
+        let turns = super::run::Turns::default();
+        Arc::new(Self { store, caches, workloads, secrets, audit, metrics, clock, turns })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The controller of runs.
 //!
-//! Each reconciliation is one pass: observe from caches and place, decide by [`step`], apply effects, write the status.
+//! Each reconciliation is one pass: observe from caches and place, decide by `step`, apply effects, write the status.
 
 mod apply;
 mod observe;

@@ -40,7 +40,7 @@ impl FromStr for Method {
 pub struct PathPattern(String);
 
 impl PathPattern {
-    /// Whether the pattern stands for this path. Ask [`is_ambiguous`] first.
+    /// Whether the pattern stands for this path. Ask `is_ambiguous` first.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         let mut parts = self.0.split('*');

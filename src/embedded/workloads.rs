@@ -1,7 +1,7 @@
 //! Places on this machine: a folder, a sidecar and a container each.
 //!
 //! The adapter holds nothing that a restart would miss. A place is its folder; the sidecar in it belongs to nobody and
-//! goes on when the process that started it ends. A [`keeper`] task looks after each place for as long as it has a
+//! goes on when the process that started it ends. A `keeper` task looks after each place for as long as it has a
 //! sidecar.
 
 mod binds;

@@ -27,6 +27,7 @@ pub(super) fn of(kind: Kind, crd: &CustomResourceDefinition) -> Value {
         conditions(name, node);
         bound(node);
     });
+    describe(&mut schema);
     envelope(&mut schema);
     status(&mut schema);
     if let Some(spec) = schema.pointer_mut("/properties/spec") {
@@ -127,6 +128,13 @@ fn envelope(schema: &mut Value) {
     properties.insert("metadata".into(), json!({"type": "object"}));
 }
 
+/// The words of a kind are those of its spec's type; the derived ones say nothing.
+fn describe(schema: &mut Value) {
+    let Some(spec) = schema.pointer_mut("/properties/spec/description") else { return };
+    let words = std::mem::replace(spec, "What its author asks for.".into());
+    schema["description"] = words;
+}
+
 /// `observedGeneration` is -1 until somebody has looked, so that nobody takes "no conditions" for "ready".
 fn status(schema: &mut Value) {
     let Some(Value::Object(status)) = schema.pointer_mut("/properties/status") else { return };
@@ -179,6 +187,14 @@ mod tests {
             }
         }
         assert!(found.is_empty(), "without type or bound: {found:#?}");
+    }
+
+    #[test]
+    fn a_kind_is_described_by_its_own_words() {
+        for kind in Kind::OURS {
+            let words = structural(kind)["description"].as_str().unwrap();
+            assert!(!words.contains("derived") && words.ends_with('.'), "{kind}: {words}");
+        }
     }
 
     #[test]

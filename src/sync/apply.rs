@@ -5,8 +5,10 @@ use futures::{StreamExt, stream};
 use super::{Context, Error};
 use crate::{
     kinds::{Object, ObjectId, meta},
+    names::CommitId,
     plan::{Plan, Step},
     ports::objects::{self, Objects},
+    telemetry::{Audit, Decision, Verb, Who, metrics::Action},
 };
 
 /// Writes under way at once. Kinds that others refer to come first only in the order of their start: a reference that
@@ -23,14 +25,19 @@ pub(super) struct Applied {
 }
 
 /// Carries the steps out, in order.
-pub(super) async fn apply(plan: Plan, context: &Context) -> Result<Applied, Error> {
+pub(super) async fn apply(
+    plan: Plan,
+    commit: Option<&CommitId>,
+    context: &Context,
+) -> Result<Applied, Error> {
     let (deletes, writes): (Vec<_>, Vec<_>) =
         plan.steps.into_iter().partition(|step| matches!(step, Step::Delete { .. }));
     let mut applied = Applied::default();
     for phase in [writes, deletes] {
         let store = context.store.as_ref();
         let mut outcomes = stream::iter(phase).map(|step| one(step, store)).buffered(CONCURRENCY);
-        while let Some((id, outcome)) = outcomes.next().await {
+        while let Some((id, action, outcome)) = outcomes.next().await {
+            note(&id, action, &outcome, commit, context);
             match outcome {
                 Ok(()) => applied.done += 1,
                 Err(source @ objects::Error::Unavailable(_)) => {
@@ -43,34 +50,64 @@ pub(super) async fn apply(plan: Plan, context: &Context) -> Result<Applied, Erro
     Ok(applied)
 }
 
-async fn one(step: Step, store: &dyn Objects) -> (ObjectId, Result<(), objects::Error>) {
-    let malformed = |id: &ObjectId, source| objects::Error::Malformed { id: id.clone(), source };
-    let object = |id: &ObjectId, body| serde_json::from_value::<Object>(body).map_err(|e| malformed(id, e));
+/// Tells the audit trail and the counters.
+fn note(
+    id: &ObjectId,
+    action: Action,
+    outcome: &Result<(), objects::Error>,
+    commit: Option<&CommitId>,
+    context: &Context,
+) {
+    let (decision, reason) = match outcome {
+        Ok(()) => (Decision::Allowed, "as the commit says".to_owned()),
+        Err(error) => (Decision::Failed, error.to_string()),
+    };
+    context.metrics.applied(id.kind, if outcome.is_ok() { action } else { Action::Refuse });
+    let line = Audit {
+        at: (context.clock)(),
+        who: commit.map_or(Who::Controller(meta::SYNCER), |commit| Who::Commit(commit.clone())),
+        verb: match action {
+            Action::Delete => Verb::Delete,
+            Action::Create => Verb::Create,
+            Action::Update | Action::Refuse => Verb::Update,
+        },
+        object: id.to_string(),
+        decision,
+        reason,
+    };
+    if let Err(error) = context.audit.record(&line) {
+        tracing::error!(error = &error as &dyn std::error::Error, "a line of the audit trail is lost");
+    }
+}
+
+async fn one(step: Step, store: &dyn Objects) -> (ObjectId, Action, Result<(), objects::Error>) {
+    let object = |id: &ObjectId, body| {
+        let malformed = |source| objects::Error::Malformed { id: id.clone(), source };
+        serde_json::from_value::<Object>(body).map_err(malformed)
+    };
     match step {
         Step::Create { id, body } => {
             let outcome = match object(&id, body) {
                 Ok(object) => store.apply(&object, meta::SYNCER, true, None).await.map(drop),
                 Err(error) => Err(error),
             };
-            (id, outcome)
+            (id, Action::Create, outcome)
         }
         Step::Update { id, body, at } => {
             let outcome = match object(&id, body) {
                 Ok(object) => {
-                    let at = at.any_version();
-                    store.apply(&object, meta::SYNCER, true, Some(&at)).await.map(drop)
+                    store.apply(&object, meta::SYNCER, true, Some(&at.any_version())).await.map(drop)
                 }
                 Err(error) => Err(error),
             };
-            (id, outcome)
+            (id, Action::Update, outcome)
         }
         Step::Delete { id, at } => {
-            let at = at.any_version();
-            let outcome = match store.delete(&id, &at).await {
+            let outcome = match store.delete(&id, &at.any_version()).await {
                 Err(objects::Error::NotFound(_)) => Ok(()),
                 other => other,
             };
-            (id, outcome)
+            (id, Action::Delete, outcome)
         }
     }
 }

@@ -71,16 +71,4 @@ impl Error {
             Self::Namespaces(_) | Self::Spec(_) => Reason::InvalidSpec,
         }
     }
-
-    /// The whole chain in one line, for status.
-    #[must_use]
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
-        }
-        text
-    }
 }

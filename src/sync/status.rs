@@ -18,12 +18,21 @@ const MOST: usize = 16;
 const HISTORY: usize = 5;
 
 /// What a round found out about the repository as a whole.
+#[derive(Debug, Clone)]
 pub(super) struct Standing {
     pub(super) ready: State,
     pub(super) reason: Reason,
     pub(super) message: String,
     /// True: it goes on by itself.
     pub(super) reconciling: bool,
+}
+
+impl Standing {
+    /// The repository is suspended.
+    pub(super) fn suspended() -> Self {
+        let message = "nothing is fetched or applied".to_owned();
+        Self { ready: State::False, reason: Reason::Suspended, message, reconciling: false }
+    }
 }
 
 /// Writes the standing into the conditions.

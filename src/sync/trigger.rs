@@ -57,14 +57,14 @@ pub(super) struct Trigger {
 }
 
 impl Trigger {
-    /// `notices` are ticks of a local repository; `ledger` changes when somebody records something.
+    /// `notices` are ticks of a local repository; `ledger` counts when it becomes readable, or stops being so.
     pub(super) fn new(
         notices: impl Stream<Item = ()> + Send + 'static,
         objects: impl Stream<Item = ()> + Send + 'static,
         ledger: tokio::sync::watch::Receiver<Arc<ledger::State>>,
     ) -> Self {
         let notices = notices.map(|()| Wanted::FETCH);
-        let ledger = tokio_stream::wrappers::WatchStream::from_changes(ledger).map(|_| Wanted::PLAN);
+        let ledger = readiness(ledger).map(|()| Wanted::PLAN);
         let objects = objects.map(|()| Wanted::PLAN);
         let stream = futures::stream::select_all([
             Box::pin(notices) as Triggers,
@@ -87,6 +87,16 @@ impl Trigger {
         }
         wanted
     }
+}
+
+/// Changes of a ledger's readiness. What is recorded there calls for no plan: the next one reads it.
+fn readiness(ledger: tokio::sync::watch::Receiver<Arc<ledger::State>>) -> impl Stream<Item = ()> + Send {
+    let mut ready = ledger.borrow().view().is_some();
+    tokio_stream::wrappers::WatchStream::from_changes(ledger).filter_map(move |state| {
+        let now = state.view().is_some();
+        let news = std::mem::replace(&mut ready, now) != now;
+        std::future::ready(news.then_some(()))
+    })
 }
 
 #[cfg(test)]
@@ -113,7 +123,8 @@ mod tests {
     async fn triggers_add_up() {
         let (ledger, watching) = tokio::sync::watch::channel(Arc::new(ledger::State::Unread));
         let mut trigger = Trigger::new(ticks(1), futures::stream::pending(), watching);
-        ledger.send(Arc::new(ledger::State::None)).unwrap();
+        let ready = ledger::State::Ready { view: ledger::View::default(), tip: None };
+        ledger.send(Arc::new(ready)).unwrap();
         assert_eq!(trigger.next(LONG).await, Wanted::EVERYTHING);
     }
 }

@@ -1,9 +1,14 @@
-//! The documents: their links lead somewhere, and `docs/manifests.md` names every field.
+//! The documents: their links lead somewhere, `docs/manifests.md` names every field, and their commands do what they say.
+//!
+//! Blocks of a document that are marked `sh run` are one script, from the first to the last. It runs in a folder like a
+//! checkout of ostler. A line that ends with `# exit N` must end with that code, each other line with 0.
 
 use std::path::{Path, PathBuf};
 
 use ostler::{kinds::Kind, schema};
 use serde_json::Value;
+
+use crate::examples::Sandbox;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -66,6 +71,53 @@ fn the_manifest_page_names_every_field() {
             assert!(named, "docs/manifests.md, section {kind}, does not name {field}");
         }
     }
+}
+
+/// The lines of a document that are meant to be run.
+fn runnable(text: &str) -> Vec<&str> {
+    let blocks = text.split("```sh run\n").skip(1).map(|rest| rest.split("```").next().unwrap_or(rest));
+    blocks.flat_map(str::lines).filter(|line| !line.trim().is_empty()).collect()
+}
+
+/// Bash for one line: it must end with the code it names.
+fn checked(line: &str) -> String {
+    let (command, code) = line.rsplit_once("# exit ").unwrap_or((line, "0"));
+    let code: u8 = code.trim().parse().unwrap_or_else(|_| panic!("no exit code: {line}"));
+    let command = command.split(" # ").next().unwrap_or(command);
+    if code == 0 {
+        return command.to_owned();
+    }
+    format!("code=0\n{command} || code=$?\n[[ $code == {code} ]] || {{ echo \"exit code $code\"; exit 1; }}")
+}
+
+#[test]
+fn the_commands_of_documents_do_what_they_say() {
+    let mut ran = Vec::new();
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        let lines = runnable(&text);
+        if lines.is_empty() {
+            continue;
+        }
+        let script: Vec<String> = lines.into_iter().map(checked).collect();
+        let (passed, said) = Sandbox::new().bash(&format!("set -x\n{}\n", script.join("\n")), "ostler");
+        assert!(passed, "{}\n{said}", document.display());
+        ran.push(document.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
+    }
+    ran.sort();
+    assert_eq!(ran, ["README.md", "docs/operations.md", "examples/repo-layout/README.md"]);
+}
+
+#[test]
+fn runnable_lines_are_found_and_checked() {
+    let text =
+        "a\n```sh run\none  # why\n\ntwo # exit 1\n```\nb\n```sh\nnot this\n```\n```sh run\nthree\n```\n";
+    assert_eq!(runnable(text), ["one  # why", "two # exit 1", "three"]);
+    assert_eq!(checked("one  # why").trim_end(), "one");
+    let sandbox = Sandbox::new();
+    assert!(sandbox.bash(&checked("(exit 3) # exit 3"), "home").0);
+    assert!(!sandbox.bash(&checked("(exit 2) # exit 3"), "home").0);
+    assert!(!sandbox.bash(&checked("false"), "home").0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `examples/repo-layout` is what it says: it loads without a complaint, and its shell agent does its work.
+//! `examples/repo-layout` is what it says: it loads without a complaint, and `ostler up` runs its shell agent.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,8 +6,10 @@ use std::{
 };
 
 use ostler::{
+    ledger,
     manifest::{Change, Desired, Files, Scope},
     names::RepoPath,
+    plan::{Action, Live, Policy, Prune, plan},
 };
 
 fn example(folder: &str) -> PathBuf {
@@ -88,6 +90,119 @@ fn every_manifest_names_its_schema() {
         let name = schema.trim_start_matches("../").strip_prefix("schemas/").unwrap();
         assert!(schemas.join(name).is_file(), "{path} names schemas/{name}, which does not exist");
     }
+}
+
+#[test]
+fn an_empty_store_gets_all_of_it() {
+    let policy = Policy {
+        source: "default/config".to_owned(),
+        uid: "config".parse().unwrap(),
+        commit: None,
+        prune: Prune::default(),
+        allow_prune: None,
+    };
+    let desired = desired();
+    let now = "2026-11-21T12:00:00Z".parse().unwrap();
+    let (_, report) = plan(&desired, &Live::default(), &ledger::View::default(), &policy, now);
+    assert_eq!(report.items.len(), 9, "{report}");
+    assert!(report.items.iter().all(|item| item.action == Action::Create), "{report}");
+    let assumed = Live::assumed(&desired, &policy);
+    let (_, report) = plan(&desired, &assumed, &ledger::View::default(), &policy, now);
+    assert_eq!(report.exit_code(), 0, "{report}");
+}
+
+/// A folder like a checkout of ostler with the examples in it, whose session works on a repository made of
+/// `examples/code-project`. Its user has a home of its own, a name for commits, and `ostler` on the path.
+pub(crate) struct Sandbox {
+    folder: tempfile::TempDir,
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        let sandbox = Self { folder: tempfile::tempdir().unwrap() };
+        for folder in ["home", "bin", "code", "ostler/examples"] {
+            std::fs::create_dir_all(sandbox.path(folder)).unwrap();
+        }
+        let settings = "[user]\nname = somebody\nemail = somebody@example.com\n";
+        std::fs::write(sandbox.path("home/.gitconfig"), settings).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ostler"), sandbox.path("bin/ostler")).unwrap();
+        for (from, to) in [("code-project", "code"), ("repo-layout", "ostler/examples/repo-layout")] {
+            for file in files_below(&example(from)) {
+                let to = sandbox.path(to).join(&file);
+                std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+                std::fs::copy(example(from).join(&file), to).unwrap();
+            }
+        }
+        sandbox.passes("git init -q -b main && git add -A && git commit -q -m start", "code");
+        let session = sandbox.path("ostler/examples/repo-layout/teams/payments/session.yaml");
+        let text = std::fs::read_to_string(&session).unwrap();
+        let url = format!("file://{}", sandbox.path("code").display());
+        let changed = text.replace("https://git.example.com/payments/login.git", &url);
+        assert_ne!(changed, text, "the session names the repository that belongs to nobody");
+        std::fs::write(&session, changed).unwrap();
+        sandbox
+    }
+
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        self.folder.path().join(inside)
+    }
+
+    /// Runs a script of bash in a folder of the sandbox; returns whether it succeeded, with all it wrote.
+    pub(crate) fn bash(&self, script: &str, folder: &str) -> (bool, String) {
+        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", script]).current_dir(self.path(folder));
+        command.env_clear().env("PATH", path).env("HOME", self.path("home")).env("GIT_CONFIG_NOSYSTEM", "1");
+        let output = command.output().unwrap();
+        let both = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&both).into_owned())
+    }
+
+    /// The same for a script that must succeed; returns what it wrote.
+    pub(crate) fn passes(&self, script: &str, folder: &str) -> String {
+        let (passed, said) = self.bash(script, folder);
+        assert!(passed, "{script}\n{said}");
+        said
+    }
+}
+
+#[test]
+fn ostler_runs_the_example_once() {
+    let sandbox = Sandbox::new();
+    let config = "ostler/examples/repo-layout";
+    sandbox.passes("git init -q -b main && git add -A && git commit -q -m first", config);
+    let said = sandbox.passes("ostler up . --until-idle --timeout 5m", config);
+    assert!(said.contains("idle: 1 succeeded, 0 did not, 0 wait"), "{said}");
+
+    let branch = "ostler/default/2026-11-21-fix-login";
+    sandbox.passes(&format!("git checkout -q {branch} && sh test.sh"), "code");
+    let starts = sandbox.passes("cat STARTS", "code");
+    assert_eq!(starts.lines().count(), 1, "{starts}");
+    let result =
+        sandbox.passes("git show ostler/results:runs/default/1c/2026-11-21-fix-login/result.yaml", config);
+    assert!(result.contains(branch), "{result}");
+    sandbox.passes("ostler verify results .", config);
+
+    // an empty state folder is a new machine: it takes the result over and starts nothing
+    let tips =
+        "git rev-parse ostler/results && git -C ../../../code rev-parse ostler/default/2026-11-21-fix-login";
+    let before = sandbox.passes(tips, config);
+    let said = sandbox.passes("ostler up . --until-idle --timeout 5m --state ../new-state", config);
+    assert!(said.contains("idle: 1 succeeded, 0 did not, 0 wait"), "{said}");
+    assert_eq!(sandbox.passes(tips, config), before);
+}
+
+#[test]
+fn the_demo_can_be_called_again() {
+    let sandbox = Sandbox::new();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let demo = format!("OSTLER=$(command -v ostler) OSTLER_DEMO_DIR=$PWD/demo {root}/scripts/demo.sh");
+    let first = sandbox.passes(&demo, "home");
+    assert!(first.contains("Good \"git\" signature for ostler@localhost"), "{first}");
+    let again = sandbox.passes(&demo, "home");
+    assert!(again.contains("nothing new: the run was recorded before"), "{again}");
+    sandbox.passes(&format!("{demo} --clean"), "home");
+    assert!(!sandbox.path("home/demo").exists());
 }
 
 /// Runs a program and returns whether it succeeded, with all it wrote.

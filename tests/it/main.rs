@@ -7,6 +7,7 @@
 
 mod api;
 mod architecture;
+mod cache;
 mod contract;
 mod docs;
 mod egress;

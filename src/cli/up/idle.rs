@@ -1,15 +1,18 @@
 //! When is there nothing left to do, and how did it all end?
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{fmt, process::ExitCode, time::Duration};
 
 use futures::StreamExt;
 use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 
 use super::roles::Roles;
-use crate::kinds::{
-    HarnessRun, Phase, Reason,
-    condition::{self, types},
+use crate::{
+    kinds::{
+        HarnessRun, Kind, Phase, Reason,
+        condition::{self, types},
+    },
+    ports::objects::typed,
 };
 
 /// Why a run is not done.
@@ -81,6 +84,20 @@ impl Tally {
     }
 }
 
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { succeeded, other, waiting } = self;
+        writeln!(f, "idle: {succeeded} succeeded, {} did not, {} wait", other.len(), waiting.len())?;
+        for (name, phase) in other {
+            writeln!(f, "  {name}: {phase}")?;
+        }
+        for (name, reason) in waiting {
+            writeln!(f, "  {name}: waits for a commit or a person ({reason})")?;
+        }
+        Ok(())
+    }
+}
+
 /// Counts; `None` while a run may move by itself. `recorded` are runs that only the ledger knows.
 pub(crate) fn tally<'a>(
     runs: impl IntoIterator<Item = &'a HarnessRun>,
@@ -107,42 +124,46 @@ pub(crate) fn tally<'a>(
     Some(tally)
 }
 
-/// Waits until nothing can progress without a commit or a person, and says how it ended: 0 when every run succeeded, 1
-/// when some did not or a file has errors, 2 when the time is over or the process is told to end.
-pub(super) async fn wait(roles: &Roles, timeout: Duration, stop: &CancellationToken) -> ExitCode {
+/// How the wait ended: the exit code, and words for people.
+pub(super) struct Ended {
+    pub(super) code: ExitCode,
+    pub(super) text: String,
+}
+
+/// Waits until nothing can progress without a commit or a person: 0 when every run succeeded, 1 when some did not or a
+/// file has errors, 2 when the time is over or the process is told to end.
+pub(super) async fn wait(roles: &Roles, timeout: Duration, stop: &CancellationToken) -> Ended {
+    let interrupted = || Ended { code: ExitCode::from(2), text: String::new() };
     let outcome = tokio::select! {
         ended = tokio::time::timeout(timeout, settled(roles)) => ended,
-        () = super::shutdown_signal() => return ExitCode::from(2),
-        () = stop.cancelled() => return ExitCode::from(2),
+        () = super::shutdown_signal() => return interrupted(),
+        () = stop.cancelled() => return interrupted(),
     };
-    let Ok((tally, failed)) = outcome else {
-        eprintln!("ostler: not idle after {timeout:?}; what still moves:");
-        for run in roles.caches.runs.all().iter().filter(|run| standing(run) == Standing::Moving) {
-            let phase = run.status.as_ref().and_then(|s| s.phase).map_or("new", Phase::as_str);
-            eprintln!("  run {}/{}: {phase}", run.namespace().unwrap_or_default(), run.name_any());
+    match outcome {
+        Ok((tally, failed)) => {
+            let code = if tally.all_succeeded() && !failed { ExitCode::SUCCESS } else { ExitCode::from(1) };
+            Ended { code, text: tally.to_string() }
         }
-        return ExitCode::from(2);
-    };
-    println!(
-        "idle: {} succeeded, {} did not, {} wait",
-        tally.succeeded,
-        tally.other.len(),
-        tally.waiting.len()
-    );
-    for (name, phase) in &tally.other {
-        println!("  {name}: {phase}");
+        Err(_) => Ended { code: ExitCode::from(2), text: still_moving(roles, timeout) },
     }
-    for (name, reason) in &tally.waiting {
-        println!("  {name}: waits for a commit or a person ({reason})");
+}
+
+fn still_moving(roles: &Roles, timeout: Duration) -> String {
+    let mut text = format!("not idle after {timeout:?}; what still moves:\n");
+    for run in roles.caches.runs.all().iter().filter(|run| standing(run) == Standing::Moving) {
+        let phase = run.status.as_ref().and_then(|s| s.phase).map_or("new", Phase::as_str);
+        let name = format!("{}/{}", run.namespace().unwrap_or_default(), run.name_any());
+        text.extend(["  run ", &name, ": ", phase, "\n"]);
     }
-    if tally.all_succeeded() && !failed { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    text
 }
 
 async fn settled(roles: &Roles) -> (Tally, bool) {
     let mut progress = roles.progress.subscribe();
     let mut runs = roles.caches.runs.touched().boxed();
     loop {
-        if let Some(done) = look(roles, &progress.borrow_and_update()) {
+        let seen = progress.borrow_and_update().clone();
+        if let Some(done) = look(roles, &seen).await {
             return done;
         }
         tokio::select! {
@@ -155,7 +176,9 @@ async fn settled(roles: &Roles) -> (Tally, bool) {
 
 /// The tally, if every loop has settled and no run may move by itself. A loop that cannot do its work for a reason that
 /// does not pass counts as settled.
-fn look(
+///
+/// Runs come from the store itself: a cache may not show yet what the last round has just written.
+async fn look(
     roles: &Roles,
     progress: &std::collections::BTreeMap<String, crate::sync::Settled>,
 ) -> Option<(Tally, bool)> {
@@ -165,9 +188,16 @@ fn look(
     if all.is_empty() || all.iter().any(|settled| settled.busy || settled.rounds == 0) {
         return None;
     }
-    let runs = roles.caches.runs.all();
+    let runs = match roles.store.list(Kind::HarnessRun, None).await {
+        Ok(runs) => runs,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot list the runs");
+            return None;
+        }
+    };
+    let runs: Vec<HarnessRun> = runs.into_iter().filter_map(|run| typed(run).ok()).collect();
     let recorded = all.iter().flat_map(|settled| settled.recorded.iter().cloned());
-    let tally = tally(runs.iter().map(Arc::as_ref), recorded)?;
+    let tally = tally(&runs, recorded)?;
     Some((tally, all.iter().any(|settled| settled.failed)))
 }
 

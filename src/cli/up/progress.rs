@@ -19,21 +19,20 @@ use crate::{
 pub(super) fn show(roles: &Roles, as_json: bool, stop: CancellationToken) -> JoinHandle<()> {
     let caches = roles.caches.clone();
     let address = roles.api;
+    let token = roles.api_token.display().to_string();
     tokio::spawn(async move {
         if as_json {
-            println!("{}", json!({"what": "listening", "api": format!("http://{address}")}));
+            println!(
+                "{}",
+                json!({"what": "listening", "api": format!("http://{address}"), "tokenFile": token})
+            );
         } else {
-            println!("api              http://{address}");
+            println!("api        http://{address} (token in {token})");
         }
         let mut seen = Seen::default();
         let mut repositories = caches.repositories.touched().boxed();
         let mut runs = caches.runs.touched().boxed();
-        for repository in caches.repositories.all() {
-            seen.repository(&repository, as_json);
-        }
-        for run in caches.runs.all() {
-            seen.run(&run, as_json);
-        }
+        seen.all(&caches, as_json);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -45,6 +44,8 @@ pub(super) fn show(roles: &Roles, as_json: bool, stop: CancellationToken) -> Joi
                 Some(touched) = runs.next() => seen.look(&touched, &caches, as_json),
             }
         }
+        // what happened while the end was decided
+        seen.all(&caches, as_json);
     })
 }
 
@@ -56,6 +57,15 @@ struct Seen {
 }
 
 impl Seen {
+    fn all(&mut self, caches: &Caches, as_json: bool) {
+        for repository in caches.repositories.all() {
+            self.repository(&repository, as_json);
+        }
+        for run in caches.runs.all() {
+            self.run(&run, as_json);
+        }
+    }
+
     fn look(&mut self, touched: &ObjectRef<HarnessRun>, caches: &Caches, as_json: bool) {
         if let Some(run) = caches.runs.reader().get(touched) {
             self.run(&run, as_json);

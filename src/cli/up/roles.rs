@@ -3,13 +3,15 @@
 
 use std::{
     fs::Permissions,
+    io::Write,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use axum::Router;
+use secrecy::ExposeSecret;
 use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinSet,
@@ -27,7 +29,7 @@ use crate::{
     cache::Caches,
     controllers,
     embedded::{
-        access::EmbeddedAccess,
+        access::{EmbeddedAccess, Scope},
         objects::{self as embedded_objects, EmbeddedStore},
         secrets::SecretFolder,
     },
@@ -42,10 +44,13 @@ use crate::{
 
 /// What runs, and what others need of it.
 pub(super) struct Roles {
+    pub(super) store: Store,
     pub(super) caches: Caches,
     pub(super) progress: sync::Progress,
     /// Where the API listens.
     pub(super) api: SocketAddr,
+    /// Where the token for reading it is.
+    pub(super) api_token: PathBuf,
     ledgers: Arc<Ledgers>,
     tasks: JoinSet<()>,
     /// Whatever must go last.
@@ -105,15 +110,23 @@ pub(super) async fn start(
     let api = api(args, &shared, &mut tasks).await?;
     let progress = syncers(args, &shared, &ledgers, &mut tasks)?;
     let workloads = places::open(args, &layout, &shared.secrets, &shared.access)?;
-    let context =
-        controllers::Context::new(store.clone(), caches.clone(), workloads, shared.secrets.clone(), clock());
+    let context = controllers::Context::new(
+        store.clone(),
+        caches.clone(),
+        workloads,
+        shared.secrets.clone(),
+        shared.audit.clone(),
+        shared.metrics.clone(),
+        clock(),
+    );
+    tasks.spawn(controllers::census::control(context.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(controllers::session::control(context.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(controllers::run::control(context, stop.clone().cancelled_owned()));
     let told = embedded.clone();
     let events: embedded_objects::Events = Arc::new(move |id: &ObjectId| told.events(id));
-    let socket = embedded_objects::serve(&layout.socket(), store, events);
+    let socket = embedded_objects::serve(&layout.socket(), store.clone(), events);
     let socket = socket.map_err(|e| Error::setup("serve the store's socket", e))?;
-    Ok(Roles { caches, progress, api, ledgers, tasks, _socket: socket })
+    Ok(Roles { store, caches, progress, api, api_token: layout.api_token(), ledgers, tasks, _socket: socket })
 }
 
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
@@ -219,6 +232,7 @@ async fn api(args: &UpArgs, shared: &Shared, tasks: &mut JoinSet<()>) -> Result<
     let address_file = shared.layout.api_address();
     std::fs::write(&address_file, format!("{address}\n"))
         .map_err(|e| Error::setup(format!("write {}", address_file.display()), e))?;
+    let token_file = local_token(shared)?;
     let stop = shared.stop.clone();
     tasks.spawn(async move {
         let served =
@@ -226,10 +240,27 @@ async fn api(args: &UpArgs, shared: &Shared, tasks: &mut JoinSet<()>) -> Result<
         if let Err(error) = served {
             tracing::error!(error = &error as &dyn std::error::Error, "the API ended");
         }
-        // it is only a hint
+        // the address is only a hint, and the token ends with the process: the next one makes its own
         let _ = std::fs::remove_file(address_file);
+        let _ = std::fs::remove_file(token_file);
     });
     Ok(address)
+}
+
+/// Makes the token with which this user reads the API, and leaves it where only they can read it.
+fn local_token(shared: &Shared) -> Result<PathBuf, Error> {
+    const NAME: &str = "local";
+    let path = shared.layout.api_token();
+    let made = shared.access.revoke(NAME).and_then(|()| shared.access.mint(NAME, Scope::Read, None));
+    let token = made.map_err(|e| Error::setup("make the API's token", e))?;
+    let written = match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path),
+    };
+    written
+        .and_then(|mut file| file.write_all(token.expose_secret().as_bytes()))
+        .map_err(|e| Error::setup(format!("write {}", path.display()), e))?;
+    Ok(path)
 }
 
 fn syncers(
@@ -248,6 +279,8 @@ fn syncers(
         signers: args.signers.as_deref().map(key::signers).transpose()?,
         clock: clock(),
         ledgers: Arc::new(move |repository| ledgers.follow(repository)),
+        audit: shared.audit.clone(),
+        metrics: shared.metrics.clone(),
         progress: progress.clone(),
     };
     tasks.spawn(sync::control(Arc::new(context), shared.stop.clone().cancelled_owned()));

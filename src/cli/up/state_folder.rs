@@ -148,6 +148,12 @@ impl Layout {
         self.0.join("api.addr")
     }
 
+    /// A token for reading the API, while it runs; mode 0600.
+    #[must_use]
+    pub fn api_token(&self) -> PathBuf {
+        self.0.join("api.token")
+    }
+
     fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }

@@ -16,6 +16,7 @@ use crate::{
         objects::{At, Happening, Severity, merge_patch},
         workloads::{self, Place, PlaceSpec},
     },
+    telemetry::Verb,
 };
 
 /// What the effects left behind.
@@ -46,16 +47,24 @@ pub(super) async fn effects(
                 at = finalizers(id, &at, run, false, context).await?;
                 made = Made::Gone;
             }
-            Effect::Ensure(spec) => made = ensure(spec, context).await?,
+            Effect::Ensure(spec) => {
+                made = ensure(spec, context).await?;
+                if matches!(made, Made::Place(_)) {
+                    context.metrics.run_started();
+                    context.note(Verb::Start, id, &format!("digest {}", spec.digest));
+                }
+            }
             Effect::Confirm => {
                 context.workloads.confirm(&at.uid).await.map_err(|e| workload("confirm the place", e))?;
             }
             Effect::Stop(reason) => {
                 context.workloads.stop(&at.uid, *reason).await.map_err(|e| workload("stop the agent", e))?;
+                context.note(Verb::Stop, id, reason.reason().as_str());
             }
             Effect::UpdateEgress(policies) => {
                 let updated = context.workloads.update_egress(&at.uid, policies).await;
                 updated.map_err(|e| workload("update the policies of the place", e))?;
+                context.note(Verb::Update, id, "its egress policies changed");
             }
             Effect::RemovePlace => {
                 context.workloads.remove(&at.uid).await.map_err(|e| workload("remove the place", e))?;
@@ -64,6 +73,7 @@ pub(super) async fn effects(
                 let any = at.clone().any_version();
                 let deleted = context.store.delete(id, &any).await;
                 deleted.map_err(|source| Error::Objects { what: "delete a finished run", source })?;
+                context.note(Verb::Delete, id, "ttlSecondsAfterFinished");
                 made = Made::Gone;
             }
         }
@@ -132,6 +142,10 @@ pub(super) async fn status(
     let Some(patch) = merge_patch(&old, &json(new)?) else { return Ok(()) };
     let written = context.store.write_status(id, at, &patch, meta::CONTROLLER).await;
     written.map_err(|source| Error::Objects { what: "write the status", source })?;
+    let denied =
+        |status: Option<&HarnessRunStatus>| status.and_then(|s| s.egress.as_ref()).map_or(0, |e| e.denied);
+    let denials = denied(Some(new)).saturating_sub(denied(run.status.as_ref()));
+    context.metrics.egress_denied(denials.try_into().unwrap_or_default());
     tell(id, &at.uid, run, new, context).await;
     Ok(())
 }

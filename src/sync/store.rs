@@ -1,0 +1,71 @@
+//! What the loop reads from the store and writes to it, besides the plan's steps.
+
+use kube::ResourceExt;
+use serde_json::Value;
+
+use super::{Context, Error};
+use crate::{
+    kinds::{
+        ConfigRepository, Kind, Object, Typed,
+        condition::{self, types},
+        config_repository::ConfigRepositoryStatus,
+        meta,
+    },
+    manifest::Scope,
+    names::Namespace,
+    plan::Live,
+    ports::objects::{At, id_of, merge_patch},
+};
+
+/// The objects of the namespaces that the repository may write to.
+pub(super) async fn live(scope: &Scope, context: &Context) -> Result<Live, Error> {
+    let mut objects: Vec<(Kind, Object)> = Vec::new();
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::ConfigRepository) {
+        let listed = context.store.list(kind, None).await;
+        let listed =
+            listed.map_err(|source| Error::Objects { what: format!("list {kind} objects"), source })?;
+        let allowed = |object: &Object| {
+            object
+                .namespace()
+                .and_then(|n| n.parse().ok())
+                .is_some_and(|namespace: Namespace| scope.allows(&namespace))
+        };
+        objects.extend(listed.into_iter().filter(allowed).map(|object| (kind, object)));
+    }
+    Ok(Live::new(objects))
+}
+
+/// Writes the fields that this loop owns; the recorder's condition and tip are not among them.
+pub(super) async fn write_status(
+    repository: &ConfigRepository,
+    mut new: ConfigRepositoryStatus,
+    context: &Context,
+) -> Result<(), Error> {
+    let json = |status: &ConfigRepositoryStatus| serde_json::to_value(status).map_err(Error::Status);
+    if repository.status.as_ref().map(json).transpose()? == Some(json(&new)?) {
+        return Ok(());
+    }
+    let what = || "write the status of the repository".to_owned();
+    let Some(id) = id_of(ConfigRepository::KIND, repository) else { return Ok(()) };
+    let failed = |source| Error::Objects { what: what(), source };
+    // the recorder writes here, too: what it wrote meanwhile is kept
+    let Some(current) = context.store.get(&id).await.map_err(failed)? else { return Ok(()) };
+    let current: ConfigRepository = crate::ports::objects::typed(current).map_err(failed)?;
+    let theirs = current.status.clone().unwrap_or_default();
+    new.ledger_tip.clone_from(&theirs.ledger_tip);
+    new.conditions.retain(|c| c.type_ != types::LEDGER_READY);
+    new.conditions.extend(condition::get(&theirs.conditions, types::LEDGER_READY).cloned());
+    let mut conditions = theirs.conditions.clone();
+    conditions.retain(|old| new.conditions.iter().any(|c| c.type_ == old.type_));
+    for condition in &new.conditions {
+        match conditions.iter_mut().find(|old| old.type_ == condition.type_) {
+            Some(old) => *old = condition.clone(),
+            None => conditions.push(condition.clone()),
+        }
+    }
+    new.conditions = conditions;
+    let old = current.status.as_ref().map_or_else(|| Ok(Value::Object(serde_json::Map::new())), json)?;
+    let Some(patch) = merge_patch(&old, &json(&new)?) else { return Ok(()) };
+    let Some(at) = At::of(&current) else { return Ok(()) };
+    context.store.write_status(&id, &at, &patch, meta::SYNCER).await.map(drop).map_err(failed)
+}
