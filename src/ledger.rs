@@ -11,7 +11,7 @@ mod state;
 pub mod trailers;
 mod view;
 
-pub use book::{Book, Commit, Kept, Touch};
+pub use book::{Book, Commit, Kept, RunFiles, Touch};
 pub use compose::{CommitPlan, Record, compose};
 pub use entry::{ClaimEntry, ResultEntry};
 pub use path::{File, Place, RunName};

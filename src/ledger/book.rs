@@ -53,6 +53,8 @@ pub struct RunFiles {
     pub claim: Option<Kept>,
     /// `result.yaml`.
     pub result: Option<Kept>,
+    /// `late-result.yaml`.
+    pub late: Option<Kept>,
     /// `summary.md`.
     pub summary: Option<Kept>,
 }
@@ -62,6 +64,7 @@ impl RunFiles {
         match file {
             File::Claim => &mut self.claim,
             File::Result => &mut self.result,
+            File::Late => &mut self.late,
             File::Summary => &mut self.summary,
         }
     }
@@ -124,8 +127,12 @@ impl Book {
     #[must_use]
     pub fn doubts(&self) -> Vec<(String, &Kept)> {
         let files = self.runs.iter().flat_map(|(run, files)| {
-            let each =
-                [(File::Claim, &files.claim), (File::Result, &files.result), (File::Summary, &files.summary)];
+            let each = [
+                (File::Claim, &files.claim),
+                (File::Result, &files.result),
+                (File::Late, &files.late),
+                (File::Summary, &files.summary),
+            ];
             each.into_iter().filter_map(move |(file, kept)| Some((run.path(file), kept.as_ref()?)))
         });
         let others = self.others.iter().map(|(path, kept)| (path.clone(), kept));

@@ -13,7 +13,8 @@ use super::{
 const README_TEXT: &str = "# Claims and results\n\n\
 This branch is written by ostler. Each run of a coding agent leaves two entries here:\n\n\
 * `runs/<namespace>/<hh>/<name>/claim.yaml`, before it starts: the name is used, and never runs again;\n\
-* `runs/<namespace>/<hh>/<name>/result.yaml` and `summary.md`, after its end.\n\n\
+* `runs/<namespace>/<hh>/<name>/result.yaml` and `summary.md`, after its end;\n\
+* `runs/<namespace>/<hh>/<name>/late-result.yaml`, if a run that was given up as lost reported after all.\n\n\
 `<hh>` is the first byte of the SHA-256 of the name. `index/<yyyy-mm>.yaml` lists results by the month of their record.\n\
 Patches, output, recordings and artifacts are on `refs/ostler/runs/<namespace>/<name>`; `result.yaml` has their digests.\n\n\
 An entry proves something only when the commit that last touched it is signed by the recorder's key:\n\
@@ -27,6 +28,8 @@ pub enum Record {
     Claim(ClaimEntry),
     /// After the end, with the agent's summary.
     Result(Box<ResultEntry>, String),
+    /// The same, when the name has a result already: that the run was lost.
+    Late(Box<ResultEntry>, String),
 }
 
 impl Record {
@@ -35,14 +38,14 @@ impl Record {
     pub fn run(&self) -> &RunName {
         match self {
             Self::Claim(entry) => &entry.run,
-            Self::Result(entry, _) => &entry.run,
+            Self::Result(entry, _) | Self::Late(entry, _) => &entry.run,
         }
     }
 
     fn group(&self) -> Group {
         let (run, uid, digest, commit) = match self {
             Self::Claim(e) => (&e.run, &e.uid, &e.digest, &e.config_commit),
-            Self::Result(e, _) => (&e.run, &e.uid, &e.digest, &e.config_commit),
+            Self::Result(e, _) | Self::Late(e, _) => (&e.run, &e.uid, &e.digest, &e.config_commit),
         };
         Group {
             run: run.clone(),
@@ -56,6 +59,9 @@ impl Record {
         match self {
             Self::Claim(entry) => format!("claim {}", entry.run),
             Self::Result(entry, _) => format!("result {}: {} ({})", entry.run, entry.outcome, entry.reason),
+            Self::Late(entry, _) => {
+                format!("late result {}: {} ({})", entry.run, entry.outcome, entry.reason)
+            }
         }
     }
 }
@@ -94,11 +100,14 @@ pub fn compose(records: &[Record], index: &BTreeMap<String, String>) -> Result<C
     for record in records {
         match record {
             Record::Claim(entry) => writes.push((entry.run.path(File::Claim), entry.to_yaml()?)),
+            // The index lists a run once, by its result.
+            Record::Late(entry, summary) => {
+                writes.push((entry.run.path(File::Late), entry.to_yaml()?));
+                writes.extend(summary_of(entry, summary));
+            }
             Record::Result(entry, summary) => {
                 writes.push((entry.run.path(File::Result), entry.to_yaml()?));
-                if !summary.trim().is_empty() {
-                    writes.push((entry.run.path(File::Summary), cut(summary, MAX_SUMMARY).to_owned()));
-                }
+                writes.extend(summary_of(entry, summary));
                 let path = path::index_path(entry.recorded_at);
                 let before = || index.get(&path).cloned().unwrap_or_default();
                 index_now.entry(path.clone()).or_insert_with(before).push_str(&index_line(entry));
@@ -116,6 +125,11 @@ pub fn compose(records: &[Record], index: &BTreeMap<String, String>) -> Result<C
         },
         trailers: records.iter().flat_map(|record| record.group().to_trailers()).collect(),
     })
+}
+
+fn summary_of(entry: &ResultEntry, summary: &str) -> Option<(String, String)> {
+    let text = cut(summary, MAX_SUMMARY);
+    (!text.trim().is_empty()).then(|| (entry.run.path(File::Summary), text.to_owned()))
 }
 
 /// One line a result, so that the file grows at its end only. Its words need no quoting: names, a UID, words of enums.
@@ -175,6 +189,16 @@ mod tests {
         assert_eq!(trailers::parse(&format!("x\n\n{}\n", message.join("\n"))).len(), 3);
         let rows: Vec<serde_json::Value> = serde_saphyr::from_str(index).unwrap();
         assert_eq!(rows[1]["outcome"], "Succeeded");
+    }
+
+    #[test]
+    fn a_late_result_stands_beside_the_first() {
+        let late = Record::Late(Box::new(tests::result("team/a")), "done after all".into());
+        let plan = compose(&[late], &BTreeMap::new()).unwrap();
+        let run: RunName = "team/a".parse().unwrap();
+        let paths: Vec<&str> = plan.writes.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(paths, [run.path(File::Late), run.path(File::Summary)]);
+        assert_eq!(plan.subject, "late result team/a: Succeeded (Completed)");
     }
 
     #[test]

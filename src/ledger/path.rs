@@ -96,6 +96,8 @@ pub enum File {
     Claim,
     /// Written after its end.
     Result,
+    /// Written when a run that was recorded as lost reports after all. `result.yaml` stays as it is.
+    Late,
     /// The agent's own words.
     Summary,
 }
@@ -107,6 +109,7 @@ impl File {
         match self {
             Self::Claim => "claim.yaml",
             Self::Result => "result.yaml",
+            Self::Late => "late-result.yaml",
             Self::Summary => "summary.md",
         }
     }
@@ -142,7 +145,8 @@ impl Place {
 fn run_file(rest: &str) -> Option<(RunName, File)> {
     let mut parts = rest.split('/');
     let (namespace, _, name, file) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let file = [File::Claim, File::Result, File::Summary].into_iter().find(|f| f.as_str() == file)?;
+    let file =
+        [File::Claim, File::Result, File::Late, File::Summary].into_iter().find(|f| f.as_str() == file)?;
     let run = RunName::new(namespace.parse().ok()?, name.parse().ok()?);
     parts.next().is_none().then_some((run, file))
 }
@@ -166,7 +170,7 @@ mod tests {
     #[test]
     fn a_path_is_read_back() {
         let run: RunName = "team/fix-login".parse().unwrap();
-        for file in [File::Claim, File::Result, File::Summary] {
+        for file in [File::Claim, File::Result, File::Late, File::Summary] {
             assert_eq!(Place::of(&run.path(file)), Place::Run(run.clone(), file));
         }
         assert_eq!(Place::of("index/2026-11.yaml"), Place::Index);

@@ -185,6 +185,11 @@ impl LedgerBranch {
         Ok(read.unwrap_or_else(|error| doubt(run, file, kept, &error.to_string())))
     }
 
+    /// The late result of a run, if there is one.
+    pub(super) fn late(&self, run: &RunName) -> Option<&Kept> {
+        self.book.run(run).and_then(|files| files.late.as_ref())
+    }
+
     /// Makes the commits of a plan on top of the tip; the branch's first one also begins it. Nothing is pushed.
     pub(super) fn commit(
         &self,

@@ -4,7 +4,10 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use kube::ResourceExt;
 
-use super::{Context, Error, code, queue::past};
+use super::{
+    Context, Error, code,
+    queue::{self, Due, past},
+};
 use crate::{
     kinds::{HarnessRun, Reason, Session},
     ledger::entry,
@@ -35,13 +38,14 @@ pub(super) struct Outgoing {
 pub(super) async fn current(
     context: &Context,
     delivery: &Delivery,
+    give_up_after: std::time::Duration,
 ) -> Result<Result<HarnessRun, Receipt>, Error> {
     let key = &delivery.report.run;
     let run = objects::get::<HarnessRun>(context.store.as_ref(), &key.namespace, &key.name).await?;
     let Some(run) = run.filter(|run| run.uid().as_deref() == Some(key.uid.as_str())) else {
         return Ok(Err(Receipt::OtherRun));
     };
-    let recorded = run.status.as_ref().is_some_and(|status| status.result.is_some());
+    let recorded = queue::due(&run, give_up_after, (context.clock)()) == Due::Nothing;
     Ok(if recorded { Err(Receipt::Recorded) } else { Ok(run) })
 }
 

@@ -44,6 +44,34 @@ pub(super) fn need(run: &HarnessRun, give_up_after: Duration, now: Timestamp) ->
     if asked { Need::Claim } else { Need::Nothing }
 }
 
+/// What a delivery of a run becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Its result.
+    Result,
+    /// Nothing yet: that the run was lost is recorded first, because its phase says so and stays.
+    LostFirst,
+    /// A result beside the one that says `Lost`.
+    Late,
+    /// Nothing: it has its result.
+    Nothing,
+}
+
+/// Decides.
+pub(super) fn due(run: &HarnessRun, give_up_after: Duration, now: Timestamp) -> Due {
+    let Some(status) = &run.status else { return Due::Result };
+    match &status.result {
+        // `Recorded` is the result of an earlier life of the name, which is not ours to add to.
+        Some(result) if result.reason == Reason::Recorded || result.commit.is_none() => Due::Nothing,
+        Some(result) if result.outcome == Phase::Lost => Due::Late,
+        Some(_) => Due::Nothing,
+        None if status.phase == Some(Phase::Lost) && need(run, give_up_after, now) == Need::Record => {
+            Due::LostFirst
+        }
+        None => Due::Result,
+    }
+}
+
 /// True when `moment` is longer ago than `after`.
 pub(super) fn past(moment: Timestamp, after: Duration, now: Timestamp) -> bool {
     now.duration_since(moment).unsigned_abs() > after && now > moment
@@ -55,13 +83,35 @@ mod tests {
 
     use super::*;
 
-    fn needs(status: &serde_json::Value) -> Need {
+    fn asked<T>(status: &serde_json::Value, of: impl Fn(&HarnessRun, Duration, Timestamp) -> T) -> T {
         let run = json!({
             "apiVersion": "ostler.dev/v1alpha1", "kind": "HarnessRun",
             "metadata": {"namespace": "team", "name": "r", "uid": "u"}, "spec": {}, "status": status
         });
         let now = "2026-11-21T10:00:00Z".parse().unwrap();
-        need(&serde_json::from_value(run).unwrap(), Duration::from_hours(1), now)
+        of(&serde_json::from_value(run).unwrap(), Duration::from_hours(1), now)
+    }
+
+    fn needs(status: &serde_json::Value) -> Need {
+        asked(status, need)
+    }
+
+    #[test]
+    fn a_delivery_is_late_when_its_run_was_recorded_as_lost() {
+        let result = |outcome: &str, reason: &str, commit: Option<&str>| json!({"phase": outcome, "result": {"outcome": outcome, "reason": reason, "commit": commit}});
+        let cases = [
+            (json!({"phase": "Running"}), Due::Result),
+            (json!({"phase": "Failed"}), Due::Result),
+            (json!({"phase": "Lost"}), Due::LostFirst),
+            (json!({"phase": "Lost", "completionTime": "2026-11-21T08:00:00Z"}), Due::Result),
+            (result("Lost", "ResultUnavailable", Some("c")), Due::Late),
+            (result("Lost", "Recorded", Some("c")), Due::Nothing),
+            (result("Lost", "ClaimedElsewhere", None), Due::Nothing),
+            (result("Succeeded", "Completed", Some("c")), Due::Nothing),
+        ];
+        for (status, expected) in cases {
+            assert_eq!(asked(&status, due), expected, "{status}");
+        }
     }
 
     #[test]

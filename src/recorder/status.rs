@@ -93,6 +93,8 @@ pub(super) enum News {
     ClaimWaits { reason: Reason, message: String },
     /// It ended, and this is the record; without a commit when it is nowhere but here, with the reason.
     Ended { entry: Box<ResultEntry>, commit: Result<String, (Reason, String)> },
+    /// It was recorded as lost and reported after all: this is recorded beside that.
+    Late { entry: Box<ResultEntry>, commit: String },
     /// The name has run before, and this is the record of it.
     RanBefore { entry: Box<ResultEntry>, commit: String },
     /// It ends without a run.
@@ -186,6 +188,17 @@ impl News {
                 let commit = commit.as_ref().ok();
                 ended(status, entry, commit, entry.reason, &entry.message);
             }
+            Self::Late { entry, commit } => {
+                let lost =
+                    status.result.as_ref().and_then(|result| result.commit.clone()).unwrap_or_default();
+                let outcome = format!("{} ({})", entry.outcome, entry.reason);
+                let message =
+                    format!("recorded as lost in {lost}; it reported later, see {commit}: {outcome}");
+                set(types::RESULT_RECORDED, State::True, Reason::Recorded, &message);
+                let pushed = if entry.push.pushed { State::True } else { State::False };
+                set(types::PUSHED, pushed, entry.push.reason, &entry.push.message);
+                changed(status, entry);
+            }
             Self::RanBefore { entry, commit } => {
                 set(types::CLAIMED, State::False, Reason::Recorded, "this name has run before");
                 set(types::RESULT_RECORDED, State::True, Reason::Recorded, &format!("recorded in {commit}"));
@@ -212,6 +225,9 @@ impl std::fmt::Display for News {
             Self::Ended { entry, commit: Ok(commit) } => {
                 write!(f, "{} ({}) in {commit}", entry.outcome, entry.reason)
             }
+            Self::Late { entry, commit } => {
+                write!(f, "late: {} ({}) in {commit}", entry.outcome, entry.reason)
+            }
             Self::RanBefore { commit, .. } => write!(f, "this name has run before: {commit}"),
         }
     }
@@ -224,7 +240,6 @@ fn ended(
     reason: Reason,
     message: &str,
 ) {
-    let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     status.result = Some(ResultRef {
         commit: commit.cloned(),
         path: commit.map(|_| entry.run.path(File::Result)),
@@ -235,6 +250,11 @@ fn ended(
     });
     status.exit_code = entry.exit_code.map(i64::from).or(status.exit_code);
     status.usage = entry.agents_word.usage.clone().or_else(|| status.usage.take());
+    changed(status, entry);
+}
+
+fn changed(status: &mut HarnessRunStatus, entry: &ResultEntry) {
+    let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     if let Some(seen) = &entry.changes {
         status.changes = Some(Changes {
             base: seen.base.as_ref().map(ToString::to_string),

@@ -20,7 +20,7 @@ use super::{
     branch::LedgerBranch,
     entries::Subject,
     prepare::{self, Outgoing, Prepared},
-    queue::{self, Need},
+    queue::{self, Due, Need},
     settings::Settings,
     status::{self, News},
     world::{Side, World},
@@ -41,6 +41,8 @@ use crate::{
 
 /// Entries in one commit; each may bring a reference of its own, and a push holds at most 256.
 const BATCH: usize = 100;
+/// Bytes of bulk in one commit: it is packed and pushed as a whole. One delivery may have more.
+const BATCH_BYTES: u64 = 64 << 20;
 /// Code branches that are pushed at once.
 const PUSHES: usize = 4;
 /// First wait after a failure; doubled each time, up to the repository's interval.
@@ -83,7 +85,26 @@ struct Job {
     subject: Subject,
     /// `None`: a claim.
     result: Option<(Box<ResultEntry>, String)>,
+    /// True: the result stands beside one that says `Lost`.
+    late: bool,
     delivery: Option<Delivery>,
+}
+
+impl Job {
+    fn bulk_bytes(&self) -> u64 {
+        let files = self.delivery.iter().flat_map(|delivery| &delivery.files);
+        files.fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
+    }
+}
+
+/// How many jobs, by the bytes of their bulk, make one commit: at least one.
+fn fitting(jobs: impl Iterator<Item = u64>) -> usize {
+    let mut total: u64 = 0;
+    let fits = |bytes: &u64| {
+        total = total.saturating_add(*bytes);
+        total <= BATCH_BYTES
+    };
+    jobs.take(BATCH).take_while(fits).count().max(1)
 }
 
 impl Desk {
@@ -194,7 +215,7 @@ impl Desk {
         while self.preparing.len() < PUSHES && !self.new.is_empty() {
             let delivery = self.new.remove(0);
             let uid = delivery.report.run.uid.clone();
-            let run = match prepare::current(&self.context, &delivery).await {
+            let run = match prepare::current(&self.context, &delivery, self.give_up_after()).await {
                 Ok(Ok(run)) => run,
                 Ok(Err(receipt)) => {
                     if receipt == Receipt::Recorded {
@@ -237,12 +258,12 @@ impl Desk {
                     self.tell(run, &news).await;
                 }
                 (Side::Ours, Need::Claim) => {
-                    jobs.push(Job { run: run.clone(), subject, result: None, delivery: None });
+                    jobs.push(Job { run: run.clone(), subject, result: None, late: false, delivery: None });
                 }
                 (Side::Ours, Need::Record) => {
                     let entry = subject.clone().without_report(run, &self.context.holder, now);
                     let result = Some((Box::new(entry), String::new()));
-                    jobs.push(Job { run: run.clone(), subject, result, delivery: None });
+                    jobs.push(Job { run: run.clone(), subject, result, late: false, delivery: None });
                 }
                 (Side::Ours, Need::Follow) => self.follow(run, &subject).await,
                 (Side::Ours, Need::GiveUp) => self.abandon(run, "it could not be recorded in time").await,
@@ -258,7 +279,13 @@ impl Desk {
             }
         }
         for (uid, outgoing) in std::mem::take(&mut self.outgoing) {
+            let current = world.runs().find(|run| run.metadata.uid == outgoing.run.metadata.uid);
+            let due = queue::due(current.unwrap_or(&outgoing.run), give_up, now);
             let side = world.side(&outgoing.run, &self.own);
+            if due == Due::LostFirst && side == Side::Ours {
+                self.outgoing.insert(uid, outgoing);
+                continue;
+            }
             let Some(subject) = Subject::of(&outgoing.run) else { continue };
             let ended = outgoing.delivery.report.ended_at.unwrap_or(now);
             let entry = subject.clone().result(
@@ -283,14 +310,18 @@ impl Desk {
                 }
             };
             let run = outgoing.run.clone();
-            if let Some(why) = unrecorded {
+            if unrecorded.is_some() && due == Due::Late {
+                // Its record says that it was lost, and that stays.
+                self.done(&uid, true, Some(&outgoing.delivery));
+            } else if let Some(why) = unrecorded {
                 let news = News::Ended { entry: Box::new(entry), commit: Err(why) };
                 let told = self.tell(&run, &news).await;
                 self.done(&uid, told, Some(&outgoing.delivery));
             } else {
                 let summary = outgoing.delivery.report.record.summary.clone();
                 let delivery = Some(outgoing.delivery.clone());
-                jobs.push(Job { run, subject, result: Some((Box::new(entry), summary)), delivery });
+                let (result, late) = (Some((Box::new(entry), summary)), due == Due::Late);
+                jobs.push(Job { run, subject, result, late, delivery });
                 self.outgoing.insert(uid, outgoing);
             }
         }
@@ -366,5 +397,26 @@ fn discard(delivery: &Delivery) {
             tracing::warn!(error = &error as &dyn std::error::Error, "a spooled delivery cannot be removed");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_takes_what_fits_and_at_least_one() {
+        let half = BATCH_BYTES / 2;
+        let cases: [(&[u64], usize); 5] = [
+            (&[0; 3], 3),
+            (&[half, half, 1], 2),
+            (&[BATCH_BYTES + 1, 1], 1),
+            (&[0, BATCH_BYTES, 1, 0], 2),
+            (&[u64::MAX, u64::MAX], 1),
+        ];
+        for (jobs, expected) in cases {
+            assert_eq!(fitting(jobs.iter().copied()), expected, "{jobs:?}");
+        }
+        assert_eq!(fitting(std::iter::repeat(0)), BATCH);
     }
 }

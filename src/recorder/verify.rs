@@ -15,7 +15,7 @@ use crate::{
         signers::AllowedSigners,
     },
     ledger::{
-        Book, ClaimEntry, Commit, File, Kept, Place, ResultEntry, RunName,
+        Book, ClaimEntry, Commit, File, Place, ResultEntry, RunFiles, RunName,
         compose::indexed,
         digest,
         entry::{Bulk, MAX_ENTRY},
@@ -80,7 +80,7 @@ pub fn verify(
     }
     let mut ended = BTreeSet::new();
     for (run, files) in book.runs() {
-        check.run(run, files.claim.as_ref(), files.result.as_ref())?;
+        check.run(run, files)?;
         if files.result.is_some() {
             ended.insert(run.clone());
         }
@@ -138,7 +138,7 @@ impl Check<'_> {
                 continue;
             };
             let entry = match (&touch.blob, file) {
-                (Some(blob), File::Claim | File::Result) => self.read(blob, file)?,
+                (Some(blob), File::Claim | File::Result | File::Late) => self.read(blob, file)?,
                 _ => continue,
             };
             if let Some((_, uid, digest)) =
@@ -168,35 +168,40 @@ impl Check<'_> {
         Ok(read.map_err(|error| crate::telemetry::Chain(&error).to_string()))
     }
 
-    fn run(&mut self, run: &RunName, claim: Option<&Kept>, result: Option<&Kept>) -> Result<(), Error> {
+    fn run(&mut self, run: &RunName, files: &RunFiles) -> Result<(), Error> {
         let mut said = Vec::new();
-        for (file, kept) in [(File::Claim, claim), (File::Result, result)] {
-            let Some(blob) = kept.and_then(|kept| kept.blob.as_ref()) else { continue };
+        for (file, kept) in
+            [(File::Claim, &files.claim), (File::Result, &files.result), (File::Late, &files.late)]
+        {
+            let Some(blob) = kept.as_ref().and_then(|kept| kept.blob.as_ref()) else { continue };
             match self.read(blob, file)? {
                 Ok((named, _, _)) if named != *run => {
                     self.find(&run.path(file), format!("it speaks of run {named}"));
                 }
-                Ok((_, uid, digest)) => said.push((uid, digest)),
+                Ok((_, uid, digest)) => said.push((file, uid, digest)),
                 Err(why) => self.find(&run.path(file), why),
             }
         }
-        if let [claim, result] = &said[..]
-            && claim != result
-        {
-            let why = format!(
-                "digest mismatch: claimed as {} {}, ended as {} {}",
-                claim.0, claim.1, result.0, result.1
-            );
-            self.find(&run.path(File::Result), why);
+        for pair in said.windows(2) {
+            let [(_, uid, digest), (file, other, changed)] = pair else { continue };
+            if (uid, digest) != (other, changed) {
+                let why = format!("digest mismatch: it was {uid} {digest}, and ended as {other} {changed}");
+                self.find(&run.path(*file), why);
+            }
         }
-        let Some(blob) = result.filter(|kept| kept.is_trusted()).and_then(|kept| kept.blob.as_ref()) else {
-            return Ok(());
-        };
-        let text = self.repository.blob(blob.parse()?, MAX_ENTRY)?;
-        match ResultEntry::from_yaml(&String::from_utf8_lossy(&text)).map(|entry| entry.bulk) {
-            Ok(Some(bulk)) => self.bulk(&bulk),
-            _ => Ok(()),
+        if files.late.is_some() && files.result.is_none() {
+            self.find(&run.path(File::Late), "it is late, but nothing says that the run was lost");
         }
+        for kept in [&files.result, &files.late].into_iter().flatten().filter(|kept| kept.is_trusted()) {
+            let Some(blob) = &kept.blob else { continue };
+            let text = self.repository.blob(blob.parse()?, MAX_ENTRY)?;
+            if let Ok(Some(bulk)) =
+                ResultEntry::from_yaml(&String::from_utf8_lossy(&text)).map(|entry| entry.bulk)
+            {
+                self.bulk(&bulk)?;
+            }
+        }
+        Ok(())
     }
 
     /// The bulk is what the signed entry says, to the byte.

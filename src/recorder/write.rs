@@ -20,7 +20,8 @@ use crate::{
         push::{self, Outcome, Push, Rejection, Update},
         sign::SigningKey,
     },
-    ledger::{ClaimEntry, Record, ResultEntry, RunName, compose, path},
+    kinds::Phase,
+    ledger::{ClaimEntry, File, Record, ResultEntry, RunName, compose, path},
 };
 
 /// How often others may be first before we give the turn back.
@@ -69,7 +70,7 @@ pub(super) enum Verdict {
 fn judge(record: &Record, found: Lookup) -> Option<Verdict> {
     let (uid, holder) = match record {
         Record::Claim(entry) => (&entry.uid, &entry.holder),
-        Record::Result(entry, _) => (&entry.uid, &entry.holder),
+        Record::Result(entry, _) | Record::Late(entry, _) => (&entry.uid, &entry.holder),
     };
     match found {
         Lookup::Absent => None,
@@ -81,6 +82,24 @@ fn judge(record: &Record, found: Lookup) -> Option<Verdict> {
             matches!(record, Record::Claim(_)).then_some(Verdict::Stands { commit })
         }
     }
+}
+
+/// The same for a late result, which is written though the name has one that says `Lost`, if that is the same run's.
+fn judge_in(branch: &LedgerBranch, record: &Record) -> Result<Option<Verdict>, Error> {
+    let found = judge(record, branch.lookup(record.run())?);
+    let (Record::Late(late, _), Some(Verdict::Recorded { entry, .. })) = (record, &found) else {
+        return Ok(found);
+    };
+    if entry.outcome != Phase::Lost || entry.uid != late.uid || entry.holder != late.holder {
+        return Ok(found);
+    }
+    Ok(branch.late(&late.run).map(|kept| {
+        if kept.is_trusted() {
+            return Verdict::Stands { commit: kept.commit.clone() };
+        }
+        let why = kept.doubt.clone().unwrap_or_else(|| "it was removed".to_owned());
+        Verdict::Doubt { path: late.run.path(File::Late), why: format!("{why} (commit {})", kept.commit) }
+    }))
 }
 
 /// With what entries are written.
@@ -106,7 +125,7 @@ pub(super) fn write(
     for attempt in 0..ATTEMPTS {
         let mut verdicts = Vec::with_capacity(proposals.len());
         for proposal in proposals {
-            verdicts.push(judge(&proposal.record, branch.lookup(proposal.record.run())?));
+            verdicts.push(judge_in(branch, &proposal.record)?);
         }
         let open: Vec<&Proposal> = proposals
             .iter()

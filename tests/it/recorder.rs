@@ -2,6 +2,7 @@
 
 mod claims;
 mod faults;
+mod https;
 mod results;
 mod stage;
 mod verify;

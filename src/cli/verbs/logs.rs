@@ -2,7 +2,10 @@
 
 mod recorded;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Seek},
+    process::ExitCode,
+};
 
 use clap::Args;
 use futures::StreamExt;
@@ -61,10 +64,16 @@ impl LogsArgs {
                 *found = begun(plane.running()?, plane.layout(), &id).await?;
             }
             if let Some(stream) = at_place(plane.layout(), found, self.follow).await {
-                copy(stream, out).await?;
+                let shown = copy(stream, out).await?;
+                // A sidecar that was killed did not say everything: its place has the rest, or the ledger.
+                if self.follow && !kept(plane.layout(), found, shown, out)? {
+                    let found = objects::get::<HarnessRun>(plane.objects(), &id.namespace, &id.name).await?;
+                    let all = recorded::read(plane.objects(), &id, found.as_ref()).await?;
+                    out.write_all(beyond(&all, shown))?;
+                }
                 return Ok(ExitCode::SUCCESS);
             }
-            if kept(plane.layout(), found, out)? {
+            if kept(plane.layout(), found, 0, out)? {
                 return Ok(ExitCode::SUCCESS);
             }
             if !is_terminal(found) {
@@ -117,27 +126,77 @@ async fn at_place(layout: &Layout, run: &HarnessRun, follow: bool) -> Option<Uni
     control::open(&socket, &Request::Logs(LogsRequest { since: 0, follow })).await.ok()
 }
 
-async fn copy(mut stream: UnixStream, out: Out<'_>) -> Result<(), Error> {
+/// Copies to the stream's end; how many bytes that were.
+async fn copy(mut stream: UnixStream, out: Out<'_>) -> Result<u64, Error> {
     let mut piece = vec![0; PIECE_BYTES];
+    let mut shown = 0;
     loop {
         // a sidecar that goes away ends the output
         let length = stream.read(&mut piece).await.unwrap_or(0);
         if length == 0 {
-            return Ok(());
+            return Ok(shown);
         }
+        shown += length as u64;
         out.write_all(&piece[..length])?;
         out.flush()?;
     }
 }
 
-/// What a place without a sidecar kept. False: there is no such file.
-fn kept(layout: &Layout, run: &HarnessRun, out: Out<'_>) -> Result<bool, Error> {
+/// What of an output is left when so many bytes were shown.
+fn beyond(all: &[u8], shown: u64) -> &[u8] {
+    usize::try_from(shown).ok().and_then(|shown| all.get(shown..)).unwrap_or_default()
+}
+
+/// What a place without a sidecar kept, after so many bytes. False: there is no such file.
+fn kept(layout: &Layout, run: &HarnessRun, shown: u64, out: Out<'_>) -> Result<bool, Error> {
     let Some(path) = place(layout, run).map(|place| place.output()) else { return Ok(false) };
     let mut file = match std::fs::File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(Error::File { path, source }),
     };
+    file.seek(io::SeekFrom::Start(shown))?;
     io::copy(&mut file, out)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    fn run() -> HarnessRun {
+        let run = serde_json::json!({"apiVersion": "ostler.dev/v1alpha1", "kind": "HarnessRun",
+            "metadata": {"namespace": "team", "name": "r", "uid": "u-1"}, "spec": {}});
+        serde_json::from_value(run).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_goes_on_from_what_the_place_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path());
+        let output = place(&layout, &run()).unwrap().output();
+        std::fs::create_dir_all(output.parent().unwrap()).unwrap();
+        std::fs::write(&output, "first, second, third").unwrap();
+        for said in ["", "first, ", "first, second, third"] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(said.as_bytes()).await.unwrap();
+            drop(far);
+            let mut out = Vec::new();
+            let shown = copy(near, &mut out).await.unwrap();
+            assert_eq!(shown, said.len() as u64);
+            assert!(kept(&layout, &run(), shown, &mut out).unwrap());
+            assert_eq!(out, b"first, second, third", "after {said:?}");
+        }
+        std::fs::remove_dir_all(layout.places()).unwrap();
+        assert!(!kept(&layout, &run(), 0, &mut Vec::new()).unwrap());
+    }
+
+    #[test]
+    fn the_ledger_gives_what_was_not_shown() {
+        for (shown, left) in [(0, "abc"), (2, "c"), (3, ""), (4, ""), (u64::MAX, "")] {
+            assert_eq!(beyond(b"abc", shown), left.as_bytes(), "{shown}");
+        }
+    }
 }

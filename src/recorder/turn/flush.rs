@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{BATCH, Desk, Job, name};
+use super::{Desk, Job, fitting, name};
 use crate::{
     git::sign::SigningKey,
     kinds::{ConfigRepository, config_repository::Bulk},
@@ -74,8 +74,9 @@ impl Desk {
             self.more = early;
             return self.not_yet();
         }
-        self.more = jobs.len() > BATCH;
-        jobs.truncate(BATCH);
+        let fitting = fitting(jobs.iter().map(Job::bulk_bytes));
+        self.more = jobs.len() > fitting;
+        jobs.truncate(fitting);
         self.last_flush = Some(Instant::now());
         let written = self.on_branch(move |branch, work| write_jobs(branch, work, jobs)).await;
         match written {
@@ -115,10 +116,14 @@ impl Desk {
         self.context.metrics.recorded(entry, count);
         let decision = if written { Decision::Allowed } else { Decision::Denied };
         let delivered = job.delivery.is_some();
-        let news =
-            News::of(verdict, &job.subject.uid, &self.context.holder, job.result.map(|(entry, _)| entry));
+        let result = job.result.map(|(entry, _)| entry);
+        let news = match (verdict, result) {
+            (write::Verdict::Stands { commit }, Some(entry)) if job.late => News::Late { entry, commit },
+            (verdict, result) => News::of(verdict, &job.subject.uid, &self.context.holder, result),
+        };
         self.context.audit(verb, &name(&job.run), decision, &news.to_string());
-        let told = self.tell(&job.run, &news).await;
+        // A late result in doubt does not take back what is recorded.
+        let told = job.late && doubt || self.tell(&job.run, &news).await;
         if delivered && doubt {
             self.answer(&job.subject.uid, Receipt::Waiting);
         } else if delivered {
@@ -159,6 +164,7 @@ fn write_jobs(
             }
         }
         let record = match &job.result {
+            Some((entry, summary)) if job.late => Record::Late(entry.clone(), summary.clone()),
             Some((entry, summary)) => Record::Result(entry.clone(), summary.clone()),
             None => Record::Claim(job.subject.clone().claim(&work.holder, now())),
         };

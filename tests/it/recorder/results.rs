@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::stage::{Stage, has_result, is_claimed, path};
 
-fn running_status() -> Value {
+pub(super) fn running_status() -> Value {
     json!({"phase": "Running", "digest": "v1:aa", "claim": {"requestedAt": "2026-11-21T10:00:00Z", "holder": "holder-1"}})
 }
 
 /// Two commits on top of the repository's `main`, as a bundle. Gives base and head.
-fn work(stage: &Stage, file: &str) -> (String, String, Vec<u8>) {
+pub(super) fn work(stage: &Stage, file: &str) -> (String, String, Vec<u8>) {
     let base = stage.repo.git(&["rev-parse", "HEAD"]);
     stage.repo.git(&["checkout", "--quiet", "-B", "agent"]);
     stage.repo.commit(&[(file, "one\n")], "first step");
@@ -30,7 +30,7 @@ async fn pushing(stage: &Stage, name: &str) -> HarnessRun {
     stage.run(name, &spec, &running_status()).await
 }
 
-fn changes(base: &str, head: &str) -> Value {
+pub(super) fn changes(base: &str, head: &str) -> Value {
     json!({"changes": {"base": base, "head": head, "commits": 2, "files": 1, "additions": 1, "deletions": 0}})
 }
 
@@ -155,6 +155,54 @@ async fn an_end_without_a_report_is_recorded_from_the_status() {
     stage.until("fix", has_result).await;
     let entry = ResultEntry::from_yaml(&stage.show(&path("fix", File::Result))).unwrap();
     assert_eq!((entry.outcome, entry.reason), (Phase::Lost, Reason::ResultUnavailable));
+    running.stop().await;
+}
+
+fn lost_status() -> Value {
+    json!({
+        "phase": "Lost", "reason": "ResultUnavailable", "message": "the place vanished", "digest": "v1:aa",
+        "completionTime": jiff::Timestamp::now(),
+        "claim": {"requestedAt": "2026-11-21T10:00:00Z", "holder": "holder-1"}
+    })
+}
+
+#[tokio::test]
+async fn a_lost_run_that_reports_after_all_has_a_late_result_beside_the_first() {
+    let stage = Stage::new().await;
+    let running = stage.start();
+    stage.run("fix", &json!({"command": ["true"]}), &lost_status()).await;
+    let run = stage.until("fix", has_result).await;
+    let first = run.status.clone().unwrap().result;
+    let delivery = stage.output(&run);
+    assert_eq!(running.handle.deliver(delivery.clone()).await, Receipt::Recorded);
+    assert!(!delivery.folder.exists(), "the spool is empty again");
+    let late = ResultEntry::from_yaml(&stage.show(&path("fix", File::Late))).unwrap();
+    assert_eq!((late.outcome, late.exit_code), (Phase::Succeeded, Some(0)));
+    assert_eq!(late.bulk.unwrap().files["output.log"].bytes, 6);
+    assert_eq!(stage.repo.bare_git(&["show", "refs/ostler/runs/team/fix:output.log"]), "hello");
+    let entry = ResultEntry::from_yaml(&stage.show(&path("fix", File::Result))).unwrap();
+    assert_eq!((entry.outcome, entry.reason), (Phase::Lost, Reason::ResultUnavailable));
+    let status = stage.get("fix").await.status.unwrap();
+    assert_eq!((status.phase, status.result), (Some(Phase::Lost), first), "what was said stays");
+    let said = condition::get(&status.conditions, condition::types::RESULT_RECORDED).unwrap();
+    assert!(said.status == "True" && said.message.contains(&stage.tip()), "{said:?}");
+    // The same again is acknowledged again, and changes nothing.
+    let tip = stage.tip();
+    assert_eq!(running.handle.deliver(stage.output(&run)).await, Receipt::Recorded);
+    assert_eq!(stage.tip(), tip);
+    running.stop().await;
+    let (code, text) = super::verify::verify(&stage);
+    assert_eq!(code, 0, "{text}");
+}
+
+#[tokio::test]
+async fn that_a_run_was_lost_is_recorded_before_its_late_result() {
+    let stage = Stage::new().await;
+    let run = stage.run("fix", &json!({"command": ["true"]}), &lost_status()).await;
+    let running = stage.start();
+    assert_eq!(running.handle.deliver(stage.output(&run)).await, Receipt::Recorded);
+    let outcome = |file| ResultEntry::from_yaml(&stage.show(&path("fix", file))).unwrap().outcome;
+    assert_eq!((outcome(File::Result), outcome(File::Late)), (Phase::Lost, Phase::Succeeded));
     running.stop().await;
 }
 

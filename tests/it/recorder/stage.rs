@@ -54,6 +54,7 @@ pub(crate) struct Stage {
     pub(crate) store: Store,
     pub(crate) key: Arc<SigningKey>,
     pub(crate) holder: String,
+    pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -91,14 +92,19 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let store: Store = Arc::new(EmbeddedStore::open(&folder.path().join("store")).unwrap());
         let key = Arc::new(SigningKey::generate("test").unwrap());
-        Self { repo, store, key, holder: holder.to_owned(), folder }
+        let secrets = Arc::new(NoSecrets);
+        Self { repo, store, key, holder: holder.to_owned(), secrets, folder }
     }
 
     pub(crate) async fn repository(&self, write_back: &Value) {
+        self.repository_of(&json!({"url": self.repo.bare(), "interval": "1h", "writeBack": write_back}))
+            .await;
+    }
+
+    pub(crate) async fn repository_of(&self, spec: &Value) {
         let object = json!({
             "apiVersion": "ostler.dev/v1alpha1", "kind": "ConfigRepository",
-            "metadata": {"namespace": "team", "name": "agents"},
-            "spec": {"url": self.repo.bare(), "interval": "1h", "writeBack": write_back}
+            "metadata": {"namespace": "team", "name": "agents"}, "spec": spec
         });
         self.store.create(&serde_json::from_value(object).unwrap(), "test").await.unwrap();
     }
@@ -111,7 +117,7 @@ impl Stage {
     pub(crate) fn start_on(&self, store: Store) -> Running {
         let context = Context {
             store,
-            secrets: Arc::new(NoSecrets),
+            secrets: self.secrets.clone(),
             key: self.key.clone(),
             holder: self.holder.clone(),
             folder: self.folder.path().join("recorder"),

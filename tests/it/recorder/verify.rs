@@ -17,7 +17,7 @@ struct Line {
 }
 
 /// The exit code, and what was printed.
-fn verify(stage: &Stage) -> (u8, String) {
+pub(super) fn verify(stage: &Stage) -> (u8, String) {
     let (repo, signers) = (stage.repo.bare(), stage.signers());
     let line = Line::parse_from([
         "verify",
