@@ -29,9 +29,7 @@ pub(super) fn remove(folder: &Folder) -> io::Result<()> {
         // A sidecar that is just starting has written nothing yet; without its folder it ends.
         match delete(folder.root()) {
             // A thread of a killed process may still be at its last write.
-            Err(error)
-                if error.kind() == io::ErrorKind::DirectoryNotEmpty && Instant::now() < deadline =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             deleted => return deleted,
