@@ -19,10 +19,10 @@ pub struct TargetArgs {
     #[arg(long, value_name = "DIR", env = "OSTLER_STATE")]
     pub state: Option<PathBuf>,
     /// A cluster's kubeconfig (comes with the Kubernetes engine)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide = true)]
     pub kubeconfig: Option<PathBuf>,
     /// A context of the kubeconfig (comes with the Kubernetes engine)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide = true)]
     pub context: Option<String>,
 }
 

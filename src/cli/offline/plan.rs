@@ -1,6 +1,6 @@
 //! `ostler plan`: what would happen?
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 
@@ -18,9 +18,9 @@ use crate::{
 /// Arguments of `ostler plan`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// `A..B`: from revision A to revision B. One revision: what an empty store would get. Default: from HEAD to the
-    /// files of the folder.
-    #[arg(value_name = "A..B|REV")]
+    /// `A..B`: from revision A to revision B. A folder or one revision: what an empty store would get. Default: from HEAD
+    /// to the files of the folder.
+    #[arg(value_name = "A..B|DIR|REV")]
     what: Option<String>,
     /// Warnings count as errors.
     #[arg(long)]
@@ -56,6 +56,9 @@ pub(super) struct Sides {
 
 impl Sides {
     pub(super) fn read(what: Option<&str>, choice: &Choice) -> anyhow::Result<Self> {
+        if let Some(folder) = what.map(Path::new).filter(|folder| folder.is_dir()) {
+            return Ok(Self { before: None, after: choice.folder(folder)?, commit: None });
+        }
         let repository = choice.open()?;
         let Some(what) = what else {
             let head = repository.resolve("HEAD").context("there is no commit to compare with")?;

@@ -35,7 +35,7 @@ use crate::{
     },
     kinds::{ConfigRepository, ObjectId, meta},
     ports::{
-        Access, Secrets,
+        Access, Secrets, Workloads,
         objects::{Store, untyped},
     },
     recorder, sync,
@@ -45,6 +45,7 @@ use crate::{
 /// What runs, and what others need of it.
 pub(super) struct Roles {
     pub(super) store: Store,
+    pub(super) workloads: Arc<dyn Workloads>,
     pub(super) caches: Caches,
     pub(super) progress: sync::Progress,
     /// Where the API listens.
@@ -113,7 +114,7 @@ pub(super) async fn start(
     let context = controllers::Context::new(
         store.clone(),
         caches.clone(),
-        workloads,
+        workloads.clone(),
         shared.secrets.clone(),
         shared.audit.clone(),
         shared.metrics.clone(),
@@ -126,7 +127,17 @@ pub(super) async fn start(
     let events: embedded_objects::Events = Arc::new(move |id: &ObjectId| told.events(id));
     let socket = embedded_objects::serve(&layout.socket(), store.clone(), events);
     let socket = socket.map_err(|e| Error::setup("serve the store's socket", e))?;
-    Ok(Roles { store, caches, progress, api, api_token: layout.api_token(), ledgers, tasks, _socket: socket })
+    Ok(Roles {
+        workloads,
+        store,
+        caches,
+        progress,
+        api,
+        api_token: layout.api_token(),
+        ledgers,
+        tasks,
+        _socket: socket,
+    })
 }
 
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
@@ -190,6 +201,8 @@ fn intake(shared: &Shared, ledgers: &Arc<Ledgers>, tasks: &mut JoinSet<()>) -> R
         if let Err(error) = served {
             tracing::error!(error = &error as &dyn std::error::Error, "the intake ended");
         }
+        // nobody answers there any more
+        let _ = std::fs::remove_file(path);
     });
     Ok(())
 }
