@@ -109,7 +109,7 @@ impl Batch {
 pub(super) struct Disk {
     // before the lock, so that the file is closed when the lock goes
     database: Database,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Disk {
@@ -273,8 +273,19 @@ fn object_id([kind, namespace, name]: &[String; 3]) -> Option<ObjectId> {
     Some(ObjectId::new(kind, namespace.parse().ok()?, name.parse().ok()?))
 }
 
+/// The folder's lock, given back on drop: closing the file alone would not do while a child that another thread is just
+/// starting, not yet at its program, holds it, too.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Takes the folder's lock, which goes with the process. An exclusive holder writes its process id into the file.
-fn lock(folder: &Path, operation: FlockOperation) -> Result<File, OpenError> {
+fn lock(folder: &Path, operation: FlockOperation) -> Result<Lock, OpenError> {
     let path = folder.join("lock");
     let io = |source| OpenError::Io { path: path.clone(), source };
     let mut file = OpenOptions::new()
@@ -300,5 +311,23 @@ fn lock(folder: &Path, operation: FlockOperation) -> Result<File, OpenError> {
         file.rewind().map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
     }
-    Ok(file)
+    Ok(Lock(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_free_although_a_child_still_holds_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let exclusive = || lock(folder.path(), FlockOperation::NonBlockingLockExclusive);
+        let first = exclusive().unwrap();
+        assert!(matches!(exclusive(), Err(OpenError::InUse { .. })));
+        // As a fork does, until it executes its program.
+        let inherited = first.0.try_clone().unwrap();
+        drop(first);
+        exclusive().unwrap();
+        drop(inherited);
+    }
 }
