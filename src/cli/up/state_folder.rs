@@ -284,6 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_free_although_a_child_still_holds_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateFolder::open(dir.path()).unwrap();
+        // As a fork does, until it executes its program.
+        let inherited = first.lock.try_clone().unwrap();
+        drop(first);
+        assert!(!is_owned(&Layout::of(dir.path())));
+        StateFolder::open(dir.path()).unwrap();
+        drop(inherited);
+    }
+
+    #[test]
     fn a_folder_that_others_may_write_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();

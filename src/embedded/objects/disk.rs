@@ -112,16 +112,6 @@ pub(super) struct Disk {
     _lock: Lock,
 }
 
-/// The folder's lock. It is let go on purpose, not by closing: between fork and exec a child of ours has the file, too.
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // the process' end would do it as well
-        let _ = flock(&self.0, FlockOperation::Unlock);
-    }
-}
-
 impl Disk {
     /// Opens a folder for writing, making it when there is none.
     pub(super) fn open(folder: &Path) -> Result<(Self, Loaded), OpenError> {
@@ -283,6 +273,17 @@ fn object_id([kind, namespace, name]: &[String; 3]) -> Option<ObjectId> {
     Some(ObjectId::new(kind, namespace.parse().ok()?, name.parse().ok()?))
 }
 
+/// The folder's lock, given back on drop: closing the file alone would not do while a child that another thread is just
+/// starting, not yet at its program, holds it, too.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Takes the folder's lock, which goes with the process. An exclusive holder writes its process id into the file.
 fn lock(folder: &Path, operation: FlockOperation) -> Result<Lock, OpenError> {
     let path = folder.join("lock");
@@ -311,4 +312,22 @@ fn lock(folder: &Path, operation: FlockOperation) -> Result<Lock, OpenError> {
         writeln!(file, "{}", std::process::id()).map_err(io)?;
     }
     Ok(Lock(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_free_although_a_child_still_holds_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let exclusive = || lock(folder.path(), FlockOperation::NonBlockingLockExclusive);
+        let first = exclusive().unwrap();
+        assert!(matches!(exclusive(), Err(OpenError::InUse { .. })));
+        // As a fork does, until it executes its program.
+        let inherited = first.0.try_clone().unwrap();
+        drop(first);
+        exclusive().unwrap();
+        drop(inherited);
+    }
 }
