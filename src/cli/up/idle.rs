@@ -160,16 +160,19 @@ fn still_moving(roles: &Roles, timeout: Duration) -> String {
 
 async fn settled(roles: &Roles) -> (Tally, bool) {
     let mut progress = roles.progress.subscribe();
-    let mut runs = roles.caches.runs.touched().boxed();
+    let mut changes = roles.changes();
     loop {
         let seen = progress.borrow_and_update().clone();
-        if let Some(done) = look(roles, &seen).await {
+        if let Some(done) = look(roles, &seen).await
+            && roles.at_rest().await
+            && !progress.has_changed().unwrap_or(false)
+        {
             return done;
         }
         tokio::select! {
             // the sender lives as long as the roles
             _ = progress.changed() => {}
-            _ = runs.next() => {}
+            _ = changes.next() => {}
         }
     }
 }
