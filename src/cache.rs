@@ -1,6 +1,6 @@
 //! Read caches: one watch per kind, shared by everybody in the process.
 
-use std::{future::Future, sync::Arc};
+use std::{collections::BTreeSet, future::Future, sync::Arc};
 
 use futures::{Stream, StreamExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -27,11 +27,13 @@ const BEHIND: usize = 1024;
 pub struct Cache<K: Typed + std::fmt::Debug> {
     reader: reflector::Store<K>,
     touched: broadcast::Sender<ObjectRef<K>>,
+    namespace: Option<Namespace>,
 }
 
 impl<K: Typed + std::fmt::Debug> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { reader: self.reader.clone(), touched: self.touched.clone() }
+        let Self { reader, touched, namespace } = self;
+        Self { reader: reader.clone(), touched: touched.clone(), namespace: namespace.clone() }
     }
 }
 
@@ -45,7 +47,7 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
         let (reader, mut writer) = reflector::store::<K>();
         let (touched, _) = broadcast::channel(BEHIND);
         let mut events = objects::watch::<K>(store, namespace.cloned()).default_backoff().boxed();
-        let cache = Self { reader, touched: touched.clone() };
+        let cache = Self { reader, touched: touched.clone(), namespace: namespace.cloned() };
         let fill = async move {
             while let Some(event) = events.next().await {
                 match event {
@@ -91,6 +93,21 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
     #[must_use]
     pub fn within(&self, namespace: &str) -> Vec<Arc<K>> {
         self.reader.state_filter(|object| object.namespace().as_deref() == Some(namespace))
+    }
+
+    /// True when it holds what the store holds now: its watch is not behind.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn is_current(&self, store: &dyn Objects) -> Result<bool, objects::Error> {
+        fn version<K: Typed>(object: &K) -> (Option<String>, Option<String>) {
+            (object.uid(), object.resource_version())
+        }
+        let stored = store.list(K::KIND, self.namespace.as_ref()).await?;
+        // what cannot be read as its kind is in no cache
+        let stored = stored.into_iter().filter_map(|object| objects::typed::<K>(object).ok());
+        let stored: BTreeSet<_> = stored.map(|object| version(&object)).collect();
+        Ok(self.all().iter().map(|object| version(object.as_ref())).collect::<BTreeSet<_>>() == stored)
     }
 
     /// What kube's controller reads from.
@@ -162,6 +179,31 @@ impl Caches {
             futures::future::join_all(fills).await;
         };
         (caches, fill)
+    }
+
+    /// True when every cache holds what the store holds now.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn are_current(&self, store: &dyn Objects) -> Result<bool, objects::Error> {
+        Ok(self.repositories.is_current(store).await?
+            && self.policies.is_current(store).await?
+            && self.agents.is_current(store).await?
+            && self.sessions.is_current(store).await?
+            && self.runs.is_current(store).await?
+            && self.config_maps.is_current(store).await?)
+    }
+
+    /// Objects of any kind that were created, changed or deleted, from now on.
+    pub fn touched(&self) -> impl Stream<Item = ()> + Send + use<> {
+        futures::stream::select_all([
+            self.repositories.touched().map(drop).boxed(),
+            self.policies.touched().map(drop).boxed(),
+            self.agents.touched().map(drop).boxed(),
+            self.sessions.touched().map(drop).boxed(),
+            self.runs.touched().map(drop).boxed(),
+            self.config_maps.touched().map(drop).boxed(),
+        ])
     }
 
     /// Waits until every first list is complete.

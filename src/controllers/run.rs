@@ -22,7 +22,10 @@ use kube::{
 pub(super) use turns::Turns;
 
 use super::{Context, Error, context::retry};
-use crate::{kinds::HarnessRun, ports::objects::id_of};
+use crate::{
+    kinds::{HarnessRun, Reason},
+    ports::objects::id_of,
+};
 
 /// Runs reconciled at once.
 const CONCURRENCY: u16 = 16;
@@ -89,6 +92,21 @@ fn dependencies(context: &Context) -> impl futures::Stream<Item = ()> + Send + '
         caches.repositories.touched().map(drop).boxed(),
         context.secrets.changes().map(drop).boxed(),
     ])
+}
+
+/// True when nothing would be done for a run as things stand: no effect, and no other status. A place that cannot be made
+/// for want of a Secret is tried again when Secrets change, so trying is no effect.
+///
+/// # Errors
+/// When its place cannot be looked at.
+pub async fn is_at_rest(run: &HarnessRun, context: &Context) -> Result<bool, Error> {
+    let place = observe::place(run, context).await?;
+    let step = step::step(&observe::observe(run, place, context));
+    let reason = run.status.as_ref().and_then(|status| status.reason);
+    if let [step::Effect::Ensure(_)] = step.effects[..] {
+        return Ok(matches!(reason, Some(Reason::SecretNotFound | Reason::SecretNotAllowed)));
+    }
+    Ok(step.effects.is_empty() && run.status.as_ref() == Some(&step.status))
 }
 
 async fn reconcile(run: Arc<HarnessRun>, context: Arc<Context>) -> Result<Action, Error> {

@@ -191,12 +191,14 @@ impl Sidecar {
         }
     }
 
-    /// Changes the state, for the file and for whoever watches.
+    /// Changes the state, for the file and then for whoever watches: who is told of a change looks at the file.
     pub(super) fn update(&self, change: impl FnOnce(&mut State)) {
-        self.state.send_modify(change);
-        if let Err(error) = self.folder.write_state(&self.state.borrow()) {
-            tracing::error!(%error, "the state of the place cannot be written");
-        }
+        self.state.send_modify(|state| {
+            change(state);
+            if let Err(error) = self.folder.write_state(state) {
+                tracing::error!(%error, "the state of the place cannot be written");
+            }
+        });
     }
 
     /// The state, and its changes.

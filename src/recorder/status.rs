@@ -9,7 +9,7 @@ use crate::{
     kinds::{
         ConfigRepository, HarnessRun, Phase, Reason, Typed,
         condition::{self, State, types},
-        harness_run::{Changes, HarnessRunStatus, ResultRef},
+        harness_run::{AgentSession, Changes, HarnessRunStatus, ResultRef},
         meta,
     },
     ledger::{File, ResultEntry},
@@ -250,6 +250,9 @@ fn ended(
     });
     status.exit_code = entry.exit_code.map(i64::from).or(status.exit_code);
     status.usage = entry.agents_word.usage.clone().or_else(|| status.usage.take());
+    let session = entry.agents_word.session.as_ref();
+    let session = session.map(|id| AgentSession { id: crate::ledger::entry::cut(id, 253).to_owned() });
+    status.agent_session = session.or_else(|| status.agent_session.take());
     changed(status, entry);
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Follower {
     /// The last plan that was carried out, as long as nothing of it is left to do.
     settled: Option<Settled>,
     view: ledger::View,
+    /// The status after the last round: the cache may not show it yet when the next one begins.
+    said: Option<ConfigRepositoryStatus>,
 }
 
 /// A plan that was carried out: what it was made of, and what it said.
@@ -88,7 +90,15 @@ impl Follower {
         let source =
             Source::open(&folder).map_err(|source| Error::Git { what: "open the mirror", source })?;
         let ledger = (context.ledgers)(repository);
-        Ok(Self { source, ledger, asked: None, verified: None, settled: None, view: ledger::View::default() })
+        Ok(Self {
+            source,
+            ledger,
+            asked: None,
+            verified: None,
+            settled: None,
+            view: ledger::View::default(),
+            said: None,
+        })
     }
 
     /// One round; its outcome is in the repository's status in any case.
@@ -98,7 +108,8 @@ impl Follower {
         wanted: Wanted,
         context: &Context,
     ) -> Result<End, Error> {
-        let mut status = repository.status.clone().unwrap_or_default();
+        let before = self.said.take().or_else(|| repository.status.clone()).unwrap_or_default();
+        let mut status = before.clone();
         let mut round = Round { repository, status: &mut status, context, now: (context.clock)() };
         let outcome = self.work(wanted, &mut round).await;
         if let Err(error) = &outcome {
@@ -112,7 +123,10 @@ impl Follower {
         if let Some(asked) = self.asked.as_ref().and_then(|asked| asked.requested_at.clone()) {
             status.last_handled_reconcile_at = Some(asked);
         }
-        store::write_status(repository, status, context).await?;
+        if status != before {
+            store::write_status(repository, status.clone(), context).await?;
+        }
+        self.said = Some(status);
         outcome
     }
 

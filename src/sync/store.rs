@@ -42,9 +42,6 @@ pub(super) async fn write_status(
     context: &Context,
 ) -> Result<(), Error> {
     let json = |status: &ConfigRepositoryStatus| serde_json::to_value(status).map_err(Error::Status);
-    if repository.status.as_ref().map(json).transpose()? == Some(json(&new)?) {
-        return Ok(());
-    }
     let what = || "write the status of the repository".to_owned();
     let Some(id) = id_of(ConfigRepository::KIND, repository) else { return Ok(()) };
     let failed = |source| Error::Objects { what: what(), source };

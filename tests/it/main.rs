@@ -22,5 +22,6 @@ mod objects;
 mod offline;
 mod plan;
 mod recorder;
+mod scenarios;
 mod servers;
 mod verbs;

@@ -160,43 +160,21 @@ fn still_moving(roles: &Roles, timeout: Duration) -> String {
 
 async fn settled(roles: &Roles) -> (Tally, bool) {
     let mut progress = roles.progress.subscribe();
-    let mut runs = roles.caches.runs.touched().boxed();
-    let mut sessions = roles.caches.sessions.touched().boxed();
-    let mut places = roles.workloads.changes();
+    let mut changes = roles.changes();
     loop {
         let seen = progress.borrow_and_update().clone();
-        if let Some(done) = look(roles, &seen).await {
+        if let Some(done) = look(roles, &seen).await
+            && roles.at_rest().await
+            && !progress.has_changed().unwrap_or(false)
+        {
             return done;
         }
         tokio::select! {
             // the sender lives as long as the roles
             _ = progress.changed() => {}
-            _ = runs.next() => {}
-            _ = sessions.next() => {}
-            _ = places.next() => {}
+            _ = changes.next() => {}
         }
     }
-}
-
-/// True when no place is left of a run that has ended, and no session still counts such a run as active.
-async fn left_nothing(roles: &Roles, runs: &[HarnessRun]) -> bool {
-    let ended = |uid: &str| {
-        let run = runs.iter().find(|run| run.uid().as_deref() == Some(uid));
-        run.and_then(|run| run.status.as_ref()?.phase).is_some_and(Phase::is_terminal)
-    };
-    let places = match roles.workloads.list().await {
-        Ok(places) => places,
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot list the places");
-            return false;
-        }
-    };
-    let active =
-        |run: &&HarnessRun| run.status.as_ref().and_then(|s| s.phase).is_some_and(|p| !p.is_terminal());
-    let counted: i64 =
-        roles.caches.sessions.all().iter().filter_map(|s| s.status.as_ref()?.active_runs).sum();
-    let running = i64::try_from(runs.iter().filter(active).count()).unwrap_or(i64::MAX);
-    counted <= running && !places.iter().any(|place| ended(place.run.uid.as_str()))
 }
 
 /// The tally, if every loop has settled and no run may move by itself. A loop that cannot do its work for a reason that
@@ -221,9 +199,6 @@ async fn look(
         }
     };
     let runs: Vec<HarnessRun> = runs.into_iter().filter_map(|run| typed(run).ok()).collect();
-    if !left_nothing(roles, &runs).await {
-        return None;
-    }
     let recorded = all.iter().flat_map(|settled| settled.recorded.iter().cloned());
     let tally = tally(&runs, recorded)?;
     Some((tally, all.iter().any(|settled| settled.failed)))

@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::Router;
+use futures::{Stream, StreamExt};
 use secrecy::ExposeSecret;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -35,7 +36,7 @@ use crate::{
     },
     kinds::{ConfigRepository, ObjectId, meta},
     ports::{
-        Access, Secrets, Workloads,
+        Access, Secrets,
         objects::{Store, untyped},
     },
     recorder, sync,
@@ -45,13 +46,14 @@ use crate::{
 /// What runs, and what others need of it.
 pub(super) struct Roles {
     pub(super) store: Store,
-    pub(super) workloads: Arc<dyn Workloads>,
     pub(super) caches: Caches,
     pub(super) progress: sync::Progress,
     /// Where the API listens.
     pub(super) api: SocketAddr,
     /// Where the token for reading it is.
     pub(super) api_token: PathBuf,
+    /// What the controllers share.
+    controllers: Arc<controllers::Context>,
     ledgers: Arc<Ledgers>,
     tasks: JoinSet<()>,
     /// Whatever must go last.
@@ -63,6 +65,36 @@ impl Roles {
     pub(super) async fn ended(mut self) {
         while self.tasks.join_next().await.is_some() {}
         self.ledgers.ended().await;
+    }
+
+    /// Objects or places changed.
+    pub(super) fn changes(&self) -> impl Stream<Item = ()> + Send + Unpin + use<> {
+        let places = self.controllers.workloads.changes().map(drop);
+        futures::stream::select(self.caches.touched().boxed(), places.boxed())
+    }
+
+    /// True when the caches show what the store holds, and the controllers have nothing to do for any run: what its
+    /// status says is what they would say now.
+    pub(super) async fn at_rest(&self) -> bool {
+        match self.caches.are_current(self.store.as_ref()).await {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot read the store");
+                return false;
+            }
+        }
+        for run in self.caches.runs.all() {
+            match controllers::run::is_at_rest(&run, &self.controllers).await {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot look at a run");
+                    return false;
+                }
+            }
+        }
+        true
     }
 }
 
@@ -114,7 +146,7 @@ pub(super) async fn start(
     let context = controllers::Context::new(
         store.clone(),
         caches.clone(),
-        workloads.clone(),
+        workloads,
         shared.secrets.clone(),
         shared.audit.clone(),
         shared.metrics.clone(),
@@ -122,18 +154,19 @@ pub(super) async fn start(
     );
     tasks.spawn(controllers::census::control(context.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(controllers::session::control(context.clone(), stop.clone().cancelled_owned()));
-    tasks.spawn(controllers::run::control(context, stop.clone().cancelled_owned()));
+    tasks.spawn(controllers::run::control(context.clone(), stop.clone().cancelled_owned()));
     let told = embedded.clone();
     let events: embedded_objects::Events = Arc::new(move |id: &ObjectId| told.events(id));
     let socket = embedded_objects::serve(&layout.socket(), store.clone(), events);
     let socket = socket.map_err(|e| Error::setup("serve the store's socket", e))?;
+    let api_token = layout.api_token();
     Ok(Roles {
-        workloads,
         store,
         caches,
         progress,
         api,
-        api_token: layout.api_token(),
+        api_token,
+        controllers: context,
         ledgers,
         tasks,
         _socket: socket,

@@ -1,0 +1,16 @@
+//! End to end: the real program over real repositories, from a push to what it leaves behind.
+
+mod broken;
+mod edits;
+mod inside;
+mod kills;
+mod ledger;
+mod manifests;
+mod memory;
+mod pi;
+mod refused;
+mod turns;
+mod up;
+mod verify;
+mod way;
+mod world;
