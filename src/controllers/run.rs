@@ -25,6 +25,7 @@ use super::{Context, Error, context::retry};
 use crate::{
     kinds::{HarnessRun, Reason},
     ports::objects::id_of,
+    telemetry::Chain,
 };
 
 /// Runs reconciled at once.
@@ -52,11 +53,10 @@ pub async fn control(context: Arc<Context>, shutdown: impl Future<Output = ()> +
 }
 
 fn report(error: &Error, object: &str) {
-    let error_source = error as &dyn std::error::Error;
     if error.class() == crate::class::Class::Conflict {
-        tracing::debug!(controller = "run", object, error = error_source, "retrying");
+        tracing::debug!(controller = "run", object, error = %Chain(error), "retrying");
     } else {
-        tracing::warn!(controller = "run", object, error = error_source, "reconciliation failed");
+        tracing::warn!(controller = "run", object, error = %Chain(error), "reconciliation failed");
     }
 }
 

@@ -22,6 +22,7 @@ use super::{Context, Error, context::retry};
 use crate::{
     kinds::{ObjectId, Session, Typed, meta, session::SessionStatus},
     ports::objects::{At, id_of, merge_patch},
+    telemetry::Chain,
 };
 
 /// Runs the controller until `shutdown`.
@@ -41,8 +42,7 @@ pub async fn control(context: Arc<Context>, shutdown: impl Future<Output = ()> +
     outcomes
         .for_each(|outcome| {
             if let Err(kube::runtime::controller::Error::ReconcilerFailed(error, object)) = outcome {
-                let source = &error as &dyn std::error::Error;
-                tracing::warn!(controller = "session", %object, error = source, "reconciliation failed");
+                tracing::warn!(controller = "session", %object, error = %Chain(&error), "reconciliation failed");
             }
             std::future::ready(())
         })
