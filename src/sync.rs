@@ -30,6 +30,7 @@ use crate::{
     kinds::{ConfigRepository, Phase, Typed},
     ledger,
     ports::{Secrets, objects},
+    telemetry::Metrics,
 };
 
 /// Finds the ledger of a repository.
@@ -53,6 +54,8 @@ pub struct Context {
     pub ledgers: Ledgers,
     /// How far the loops are, by repository UID.
     pub progress: Progress,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
 }
 
 /// How far a repository's loop is, for whoever waits for it.

@@ -7,6 +7,7 @@ use crate::{
     kinds::{Object, ObjectId, meta},
     plan::{Plan, Step},
     ports::objects::{self, Objects},
+    telemetry::metrics::Action,
 };
 
 /// Writes under way at once. Kinds that others refer to come first only in the order of their start: a reference that
@@ -30,7 +31,11 @@ pub(super) async fn apply(plan: Plan, context: &Context) -> Result<Applied, Erro
     for phase in [writes, deletes] {
         let store = context.store.as_ref();
         let mut outcomes = stream::iter(phase).map(|step| one(step, store)).buffered(CONCURRENCY);
-        while let Some((id, outcome)) = outcomes.next().await {
+        while let Some((id, action, outcome)) = outcomes.next().await {
+            let refused = matches!(&outcome, Err(error) if !matches!(error, objects::Error::Unavailable(_)));
+            if outcome.is_ok() || refused {
+                context.metrics.applied(id.kind, if refused { Action::Refuse } else { action });
+            }
             match outcome {
                 Ok(()) => applied.done += 1,
                 Err(source @ objects::Error::Unavailable(_)) => {
@@ -43,7 +48,7 @@ pub(super) async fn apply(plan: Plan, context: &Context) -> Result<Applied, Erro
     Ok(applied)
 }
 
-async fn one(step: Step, store: &dyn Objects) -> (ObjectId, Result<(), objects::Error>) {
+async fn one(step: Step, store: &dyn Objects) -> (ObjectId, Action, Result<(), objects::Error>) {
     let malformed = |id: &ObjectId, source| objects::Error::Malformed { id: id.clone(), source };
     let object = |id: &ObjectId, body| serde_json::from_value::<Object>(body).map_err(|e| malformed(id, e));
     match step {
@@ -52,7 +57,7 @@ async fn one(step: Step, store: &dyn Objects) -> (ObjectId, Result<(), objects::
                 Ok(object) => store.apply(&object, meta::SYNCER, true, None).await.map(drop),
                 Err(error) => Err(error),
             };
-            (id, outcome)
+            (id, Action::Create, outcome)
         }
         Step::Update { id, body, at } => {
             let outcome = match object(&id, body) {
@@ -62,7 +67,7 @@ async fn one(step: Step, store: &dyn Objects) -> (ObjectId, Result<(), objects::
                 }
                 Err(error) => Err(error),
             };
-            (id, outcome)
+            (id, Action::Update, outcome)
         }
         Step::Delete { id, at } => {
             let at = at.any_version();
@@ -70,7 +75,7 @@ async fn one(step: Step, store: &dyn Objects) -> (ObjectId, Result<(), objects::
                 Err(objects::Error::NotFound(_)) => Ok(()),
                 other => other,
             };
-            (id, outcome)
+            (id, Action::Delete, outcome)
         }
     }
 }

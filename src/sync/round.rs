@@ -8,7 +8,7 @@ use std::{
 use futures::StreamExt;
 use kube::ResourceExt;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     Context, Error, apply, observe,
@@ -30,6 +30,7 @@ use crate::{
     names::Namespace,
     plan::{self, Action, Live, PlanReport, Policy},
     ports::objects::{At, id_of, merge_patch},
+    telemetry::metrics::SyncResult,
 };
 
 /// How often to look where no notice comes, when `spec.interval` says nothing.
@@ -60,7 +61,9 @@ pub(super) async fn follow(repository: ConfigRepository, context: Arc<Context>) 
             wanted = Wanted::EVERYTHING;
             loop_.asked = Some(asked);
         }
+        let began = Instant::now();
         let outcome = loop_.round(&current, wanted, &context).await;
+        count(&current, &outcome, began.elapsed(), &context);
         let retry = match &outcome {
             Ok(end) => end.again,
             Err(error) => {
@@ -84,6 +87,12 @@ pub(super) async fn follow(repository: ConfigRepository, context: Arc<Context>) 
         if retry {
             wanted = Wanted::EVERYTHING;
         }
+    }
+}
+
+fn count(repository: &ConfigRepository, outcome: &Result<End, Error>, took: Duration, context: &Context) {
+    if let Some(id) = id_of(ConfigRepository::KIND, repository) {
+        context.metrics.synced(&id.namespace, &id.name, result(outcome), took);
     }
 }
 
@@ -147,7 +156,19 @@ struct End {
     again: bool,
     /// True: a file has errors, or the round could not do its work.
     failed: bool,
+    /// True: it changed an object.
+    wrote: bool,
     recorded: Vec<(String, Phase)>,
+}
+
+/// How the round counts.
+fn result(outcome: &Result<End, Error>) -> SyncResult {
+    match outcome {
+        Err(_) => SyncResult::Failed,
+        Ok(end) if end.failed => SyncResult::Partial,
+        Ok(end) if end.wrote => SyncResult::Applied,
+        Ok(_) => SyncResult::Unchanged,
+    }
 }
 
 /// What the loop remembers. All of it can be lost: a restart reads everything again and writes nothing new.
@@ -162,6 +183,8 @@ struct Loop {
     view: ledger::View,
     recorded: Vec<(String, Phase)>,
     failed: bool,
+    /// True: this round changed an object.
+    wrote: bool,
 }
 
 impl Loop {
@@ -178,6 +201,7 @@ impl Loop {
             view: ledger::View::default(),
             recorded: Vec::new(),
             failed: false,
+            wrote: false,
         })
     }
 
@@ -189,6 +213,7 @@ impl Loop {
     ) -> Result<End, Error> {
         let now = (context.clock)();
         let mut status = repository.status.clone().unwrap_or_default();
+        self.wrote = false;
         let outcome = self.work(repository, wanted, &mut status, context).await;
         if let Err(error) = &outcome {
             let standing = Standing {
@@ -202,9 +227,12 @@ impl Loop {
         if let Some(asked) = self.asked.as_ref().and_then(|asked| asked.requested_at.clone()) {
             status.last_handled_reconcile_at = Some(asked);
         }
-        write_status(repository, status, context).await?;
+        // A round that found nothing new asks the store nothing.
+        if repository.status.as_ref() != Some(&status) {
+            write_status(repository, status, context).await?;
+        }
         let again = outcome?;
-        Ok(End { again, failed: self.failed, recorded: self.recorded.clone() })
+        Ok(End { again, failed: self.failed, wrote: self.wrote, recorded: self.recorded.clone() })
     }
 
     /// The five words. True when something is left that may pass by itself.
@@ -307,6 +335,7 @@ impl Loop {
         let (plan, report) = plan::plan(desired, &live, &self.view, &policy, now);
         let nothing_to_do = plan.is_empty();
         let applied = apply::apply(plan, context).await?;
+        self.wrote = applied.done > 0;
         let failed: Vec<String> = applied.failed.iter().map(|(id, error)| format!("{id}: {error}")).collect();
         for text in &failed {
             tracing::warn!(controller = "sync", repository = repository.name_any(), %commit, text, "not written");
