@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test lint generate clean
+.PHONY: help deps demo test bench lint generate clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: deps ## Build, run a real session on a demo config repository, show the re
 
 test: deps ## Run every test
 	cargo test --locked
+
+bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
+	cargo bench --locked --bench ostler
 
 lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	@scripts/deps.sh --lint

@@ -5,10 +5,12 @@
 
 pub mod audit;
 pub mod chain;
+pub mod counted;
 pub mod init;
 pub mod metrics;
 
 pub use audit::{Audit, AuditLog, Decision, Verb, Who};
 pub use chain::Chain;
+pub use counted::Counted;
 pub use init::{Format, Guard, init};
 pub use metrics::Metrics;

@@ -75,6 +75,29 @@ words!(
     }
 );
 words!(
+    /// A call to the store of objects.
+    Call {
+        /// A watch was begun.
+        Watch = "watch",
+        /// One object was read.
+        Get = "get",
+        /// Objects of a kind were read.
+        List = "list",
+        /// An object was created.
+        Create = "create",
+        /// An object was applied.
+        Apply = "apply",
+        /// Metadata or spec was patched.
+        Merge = "merge",
+        /// A status was patched.
+        Status = "status",
+        /// An object was deleted.
+        Delete = "delete",
+        /// An event was told.
+        Tell = "tell",
+    }
+);
+words!(
     /// An entry of the ledger.
     Entry {
         /// A claim.
@@ -120,6 +143,11 @@ struct SyncLabels {
 struct AppliedLabels {
     kind: &'static str,
     action: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    verb: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -170,6 +198,7 @@ pub struct Metrics {
     syncs: Family<SyncLabels, Counter>,
     sync_seconds: Histogram,
     applied: Family<AppliedLabels, Counter>,
+    calls: Family<CallLabels, Counter>,
     runs: Family<PhaseLabels, Gauge>,
     run_starts: Counter,
     recorded: Family<RecordLabels, Counter>,
@@ -196,6 +225,7 @@ impl Metrics {
             syncs: Family::default(),
             sync_seconds: seconds(),
             applied: Family::default(),
+            calls: Family::default(),
             runs: Family::default(),
             run_starts: Counter::default(),
             recorded: Family::default(),
@@ -219,6 +249,7 @@ impl Metrics {
         let (sync, write_back) = (self.sync_seconds.clone(), self.write_back_seconds.clone());
         to.register_with_unit("sync", "From the start of a fetch to the last apply", Unit::Seconds, sync);
         to.register("objects_applied", "Objects that the syncer wrote", self.applied.clone());
+        to.register("object_calls", "Calls to the store of objects", self.calls.clone());
         to.register("runs", "Runs that exist, by phase", self.runs.clone());
         to.register("run_starts", "Places made for runs", self.run_starts.clone());
         to.register("recorded", "Claims and results for the ledger", self.recorded.clone());
@@ -239,6 +270,11 @@ impl Metrics {
     /// The syncer wrote an object, or was refused.
     pub fn applied(&self, kind: Kind, action: Action) {
         self.applied.get_or_create(&AppliedLabels { kind: kind.as_str(), action: action.as_str() }).inc();
+    }
+
+    /// The store of objects was called.
+    pub fn called(&self, call: Call) {
+        self.calls.get_or_create(&CallLabels { verb: call.as_str() }).inc();
     }
 
     /// How many runs there are of each phase now; phases that are left out have none.

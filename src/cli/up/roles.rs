@@ -40,7 +40,7 @@ use crate::{
         objects::{Store, untyped},
     },
     recorder, sync,
-    telemetry::{AuditLog, Metrics},
+    telemetry::{AuditLog, Counted, Metrics},
 };
 
 /// What runs, and what others need of it.
@@ -119,7 +119,8 @@ pub(super) async fn start(
 ) -> Result<Roles, Error> {
     let layout = state.layout().clone();
     let embedded = Arc::new(EmbeddedStore::open_with_clock(&layout.objects(), clock())?);
-    let store: Store = embedded.clone();
+    let metrics = Arc::new(Metrics::new());
+    let store: Store = Arc::new(Counted::new(embedded.clone(), metrics.clone()));
     store.apply(&untyped(&repository)?, meta::CLI, true, None).await?;
     let (caches, fill) = Caches::new(store.as_ref(), None);
     let mut tasks = JoinSet::new();
@@ -132,7 +133,7 @@ pub(super) async fn start(
             EmbeddedAccess::open(layout.root()).map_err(|e| Error::setup("read the tokens", e))?,
         ),
         audit: Arc::new(AuditLog::file(&layout.audit()).map_err(|e| Error::setup("open the audit log", e))?),
-        metrics: Arc::new(Metrics::new()),
+        metrics,
         store: store.clone(),
         caches: caches.clone(),
         layout: layout.clone(),
