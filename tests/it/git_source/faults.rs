@@ -26,10 +26,11 @@ fn a_process_killed_in_the_middle_of_a_fetch_leaves_a_mirror_that_goes_on() {
         return;
     }
     let repo = Repo::with_readme();
-    let noise = super::noise(20_000);
+    let noise = super::noise(60_000);
     let tip = repo.push(&[("noise", &noise)], "noise");
     let server = GitHttp::start(repo.root(), Options::default());
-    server.fault(Fault::StallAfter(50_000));
+    // several packets of the side band, each at most 64 KiB: a part of the first one alone would reach nobody
+    server.fault(Fault::StallAfter(200_000));
     let path = repo.root().join("mirror");
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
