@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use super::{
     manifests::{GATE, agent, manifest, run_with, secret},
     way::{PASSWORDS, on_the_web},
-    world::{World, files_below},
+    world::{World, eventually, files_below},
 };
 
 /// A web server that says hello and remembers for whom.
@@ -213,6 +213,7 @@ fn an_agent_finds_none_of_our_credentials() {
     world.wait_run("nosy", "it succeeds", |status| {
         status.phase == Some(Phase::Succeeded) && status.result.is_some()
     });
+    eventually("its place goes, with all that the agent left in it", || !world.place(&run).exists());
     let ended = up.stop();
     assert_eq!(ended.code, Some(0), "{}", ended.text);
 
