@@ -12,6 +12,7 @@
 pub mod class;
 pub mod clock;
 pub mod kinds;
+pub mod kubernetes;
 pub mod names;
 
 pub mod egress;

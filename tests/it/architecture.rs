@@ -13,7 +13,7 @@ use scan::Source;
 const LAYERS: [&[&str]; 5] = [
     &["class", "clock", "kinds", "names"],
     &["egress", "ledger", "manifest", "plan", "ports", "presets", "report", "resolve", "schema", "terminal"],
-    &["cache", "embedded", "git", "harness", "proxy", "shim", "telemetry"],
+    &["cache", "embedded", "git", "harness", "kubernetes", "proxy", "shim", "telemetry"],
     &["api", "controllers", "recorder", "sync"],
     &["cli", "main"],
 ];

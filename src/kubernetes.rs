@@ -1,0 +1,6 @@
+//! The adapters of the ports on a Kubernetes API server.
+
+pub mod access;
+pub mod client;
+pub mod objects;
+pub mod secrets;

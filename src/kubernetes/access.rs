@@ -1,0 +1,1 @@
+//! The Access port: `TokenReview` and `SubjectAccessReview`.

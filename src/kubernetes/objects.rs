@@ -1,0 +1,1 @@
+//! The Objects port on an API server.

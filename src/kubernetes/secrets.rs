@@ -1,0 +1,1 @@
+//! The Secrets port: Secrets of the cluster.
