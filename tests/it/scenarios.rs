@@ -2,6 +2,7 @@
 
 mod broken;
 mod edits;
+mod engine;
 mod inside;
 mod kills;
 mod ledger;
