@@ -2,5 +2,6 @@
 
 pub(crate) mod access;
 pub(crate) mod objects;
+pub(crate) mod rbac;
 pub(crate) mod secrets;
 pub(crate) mod workloads;

@@ -169,3 +169,5 @@ mod embedded {
 
     suite!(ground());
 }
+
+mod kubernetes;

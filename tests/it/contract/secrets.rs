@@ -225,3 +225,5 @@ mod embedded {
 
     suite!(ground());
 }
+
+mod kubernetes;
