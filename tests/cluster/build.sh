@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Prints the folder with the programs of the test API server; builds them into the user's cache first, if need be.
+#
+# usage: tests/cluster/build.sh
+#
+# With KUBEBUILDER_ASSETS, it is that folder. Else what is here is built, once for each state of these files: minutes
+# the first time, nothing later. Several callers at once wait for the one that builds.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+fail() { printf 'test cluster: %s\n' "$*" >&2; exit 1; }
+
+if [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
+  for program in etcd kube-apiserver kubectl; do
+    [[ -x $KUBEBUILDER_ASSETS/$program ]] || fail "KUBEBUILDER_ASSETS is $KUBEBUILDER_ASSETS, which has no program $program"
+  done
+  printf '%s\n' "$KUBEBUILDER_ASSETS"
+  exit 0
+fi
+
+version=$(awk '$1 == "k8s.io/kubernetes" { print $2; exit }' go.mod)
+state=$(cat build.sh go.mod go.sum cmd/*/main.go | sha256sum | cut -c 1-12)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/ostler/cluster
+assets=$cache/$version-$state
+
+if [[ ! -d $assets ]]; then
+  command -v go >/dev/null 2>&1 || fail "the tests need a Kubernetes API server, and there is no Go to build it with:" \
+    "install Go $(awk '$1 == "go" { print $2; exit }' go.mod) or later (https://go.dev/dl), or set KUBEBUILDER_ASSETS to" \
+    "a folder with etcd, kube-apiserver and kubectl"
+  mkdir -p "$cache"
+  exec {lock}>"$cache/.lock"
+  flock "$lock"
+fi
+
+# Looked at again, as another caller may have built it while this one waited.
+if [[ ! -d $assets ]]; then
+  printf 'test cluster: building Kubernetes %s into %s; this takes minutes, once\n' "$version" "$assets" >&2
+  # What an interrupted build left; nobody else is building, as the lock is ours.
+  rm -rf -- "$cache"/new.*
+  new=$(mktemp -d "$cache/new.XXXXXX")
+  trap 'rm -rf -- "$new"' EXIT
+  IFS=. read -r major minor _ <<<"${version#v}"
+  flags="-s -w"
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    flags+=" -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+  done
+  CGO_ENABLED=0 go build -mod=readonly -buildvcs=false -trimpath -ldflags "$flags" -o "$new/" ./cmd/... >&2
+  chmod 755 "$new"
+  mv -T -- "$new" "$assets"
+fi
+printf '%s\n' "$assets"

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Runs the programs of one test cluster for as long as its standard input is open. When that ends, however the tests
+# ended, the programs are killed and the folder is removed.
+#
+# usage: tests/cluster/keep.sh FOLDER
+#
+# Each line of standard input is an order, and gets a line of answer:
+#   start NAME   runs the command in FOLDER/NAME.command, one argument a line; its output goes to FOLDER/NAME.log
+#   stop NAME    kills it
+#   alive NAME   answers yes or no
+set -euo pipefail
+folder=$1
+declare -A pids=()
+
+stop() { # stop NAME
+  kill -KILL "${pids[$1]}" 2>/dev/null || true
+  wait "${pids[$1]}" 2>/dev/null || true
+  unset "pids[$1]"
+}
+
+answer() { printf '%s\n' "$1" || true; }
+
+# Nothing but the end of the input ends this: who waits for an answer may be gone already.
+trap '' PIPE HUP INT TERM
+while read -r order name; do
+  case $order in
+    start)
+      mapfile -t command <"$folder/$name.command"
+      # Programs must not inherit what is ignored here.
+      (trap - PIPE HUP INT TERM; exec "${command[@]}") </dev/null >>"$folder/$name.log" 2>&1 &
+      pids[$name]=$!
+      answer started
+      ;;
+    stop)
+      [[ -z ${pids[$name]:-} ]] || stop "$name"
+      answer stopped
+      ;;
+    alive)
+      if [[ -n ${pids[$name]:-} ]] && jobs -pr | grep -qx "${pids[$name]}"; then answer yes; else answer no; fi
+      ;;
+    *) answer "unknown order $order" ;;
+  esac
+done
+
+for name in "${!pids[@]}"; do
+  stop "$name"
+done
+rm -rf -- "$folder"
