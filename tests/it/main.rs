@@ -18,6 +18,7 @@ mod git_source;
 mod git_write;
 mod golden;
 mod harness;
+mod kubernetes;
 mod manifest;
 mod objects;
 mod offline;

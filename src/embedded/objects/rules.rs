@@ -9,6 +9,7 @@ use super::{
 use crate::{
     kinds::{API_VERSION, Kind, ObjectId},
     ports::objects::{At, Error},
+    schema,
 };
 
 /// A write that somebody wants.
@@ -164,7 +165,8 @@ fn update(
 }
 
 /// Checks the object that came out, and says what becomes of it.
-fn finish(id: &ObjectId, old: &Value, mut new: Value, owners: &Owners) -> Result<Outcome, Error> {
+fn finish(id: &ObjectId, old: &Value, new: Value, owners: &Owners) -> Result<Outcome, Error> {
+    let mut new = schema::with_defaults(id.kind, &new);
     let is_newborn = old["metadata"].get("resourceVersion").is_none();
     if !is_newborn && new == *old && *owners == Owners::of(old) {
         return Ok(Outcome::Unchanged);
