@@ -98,8 +98,9 @@ async fn every_write_is_one_request() {
     let made = store.create(&agent(&namespace, "a", "i1"), "m").await.unwrap();
     let at = At::of(&made).unwrap().any_version();
     store.apply(&agent(&namespace, "a", "i2"), "s", true, Some(&at)).await.unwrap();
-    store.merge(&id, &at, &json!({"spec": {"image": "i3"}}), "m").await.unwrap();
-    store.write_status(&id, &at, &json!({"observedGeneration": 1}), "c").await.unwrap();
+    let merged = store.merge(&id, &at, &json!({"spec": {"image": "i3"}}), "m").await.unwrap();
+    let seen = At::of(&merged).unwrap();
+    store.write_status(&id, &seen, &json!({"observedGeneration": 1}), "c").await.unwrap();
     store.delete(&id, &at).await.unwrap();
     assert_eq!(proxy.take_requests(), 5, "nothing is read before a write");
 }

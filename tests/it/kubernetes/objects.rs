@@ -63,7 +63,7 @@ async fn an_object_of_a_megabyte_and_a_half_is_refused_clearly() {
     // the keys are stored twice: in the data, and in the fields of the one who wrote them
     for data in [
         Map::from_iter([("a".to_owned(), json!("x".repeat(1_500_000)))]),
-        of_keys(4_000, 250),
+        of_keys(7_000, 220),
         Map::from_iter([("a".to_owned(), json!("x".repeat(4_000_000)))]),
     ] {
         let (map, bytes) = (map(data.clone()), json!(data).to_string().len());

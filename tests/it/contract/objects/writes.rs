@@ -128,9 +128,9 @@ pub(super) async fn preconditions_hold(ground: Ground) {
             ground.store.delete(&id, wrong).await,
             ground.store.apply(&ground.agent("a", "i2"), "s", true, Some(wrong)).await.map(drop),
         ];
-        for error in errors {
-            let error = error.unwrap_err();
-            assert!(matches!(error, Error::Conflict { .. }), "{error:?}");
+        for (verb, error) in ["merge", "status", "delete", "apply"].into_iter().zip(errors) {
+            let error = error.expect_err(verb);
+            assert!(matches!(error, Error::Conflict { .. }), "{verb} at {wrong:?}: {error:?}");
             assert_eq!(error.class(), Class::Conflict);
         }
     }
