@@ -19,6 +19,7 @@ mod git_write;
 mod golden;
 mod harness;
 mod kubectl;
+mod kubernetes;
 mod manifest;
 mod objects;
 mod offline;
