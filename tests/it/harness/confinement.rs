@@ -15,7 +15,7 @@ use ostler::{
 use super::world::{World, appears, shell};
 
 /// Says whether a TCP connection can be made, with bash alone.
-const DIAL: &str = r#"dial() { if timeout 2 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null; then echo "open $1"; else echo "closed $1"; fi; }; "#;
+const DIAL: &str = r#"dial() { if timeout 60 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null; then echo "open $1"; else echo "closed $1"; fi; }; "#;
 
 #[tokio::test]
 async fn there_is_no_way_out_but_the_proxy() {
@@ -195,7 +195,8 @@ async fn a_bind_does_not_show_the_state_or_the_whole_machine() {
     let shown = tempfile::tempdir().unwrap();
     fs::write(shown.path().join("tool"), "a tool").unwrap();
     // Standard error has a pipe of its own: what comes through the two is in no order.
-    let script = format!("cat {0}/tool; touch {0}/x 2>/dev/null || echo ' read-only'", shown.path().display());
+    let script =
+        format!("cat {0}/tool; touch {0}/x 2>/dev/null || echo ' read-only'", shown.path().display());
     let mut spec = shell(&script);
     spec.binds = vec![shown.path().to_str().unwrap().to_owned()];
     let delivery = world.run(&spec).await;
