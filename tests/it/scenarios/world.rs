@@ -25,7 +25,7 @@ use super::{
 use crate::servers::repo::Repo;
 
 /// No wait is longer: a test that hangs says so.
-pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const PATIENCE: Duration = Duration::from_mins(4);
 
 /// How often something that tells nobody of its changes is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -154,7 +154,7 @@ impl World {
     /// Runs `ostler up --until-idle` to its end.
     pub(super) fn up_until_idle(&self, arguments: &[&str]) -> Ended {
         let mut command = self.up_command(arguments);
-        command.args(["--until-idle", "--timeout", "50s"]);
+        command.args(["--until-idle", "--timeout", "3m"]);
         Up::start(command).end()
     }
 
