@@ -311,7 +311,10 @@ fn ended(observed: &Observed<'_>, step: &mut Step) {
     if has_finalizer(observed.run) && (deleting || elsewhere) {
         step.effects.push(Effect::RemoveFinalizer);
     }
-    if let (false, Some(ttl), Some(ended)) = (deleting, observed.ttl, &step.status.completion_time) {
+    // another engine would make it again, as a run of the same name
+    let tracked = meta::tracked_by(observed.run.labels(), observed.run.annotations()).is_some();
+    let ttl = observed.ttl.filter(|_| !tracked);
+    if let (false, Some(ttl), Some(ended)) = (deleting, ttl, &step.status.completion_time) {
         let due = ended.0.as_second().saturating_add(ttl);
         let left = due - observed.now.as_second();
         if left <= 0 {
