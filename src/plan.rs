@@ -21,7 +21,10 @@ pub use report::{Action, Counts, Held, ItemReport, PlanReport};
 
 use crate::{
     kinds::{ObjectId, Reason},
-    ledger, manifest::Desired, ports::objects::At};
+    ledger,
+    manifest::Desired,
+    ports::objects::At,
+};
 
 /// One write.
 #[derive(Debug, Clone, PartialEq)]

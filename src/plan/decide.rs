@@ -159,10 +159,11 @@ fn foreign(item: &Item, there: &Object, policy: &Policy) -> Option<(Reason, Stri
     let key = meta::SOURCE;
     let adopt = authored(item, "annotations", meta::ADOPT).is_some_and(|told| *told == "true");
     let source = annotation(there, meta::SOURCE);
-    let ours =
-        annotation(there, meta::SOURCE_UID) == Some(policy.uid.as_str()) || source == Some(policy.source.as_str());
+    let ours = annotation(there, meta::SOURCE_UID) == Some(policy.uid.as_str())
+        || source == Some(policy.source.as_str());
     if let (Some(other), false) = (source, ours) {
-        let message = format!("it belongs to {other}: remove it there, or annotate it {key}={}", policy.source);
+        let message =
+            format!("it belongs to {other}: remove it there, or annotate it {key}={}", policy.source);
         return Some((Reason::Contested, message));
     }
     if adopt {
@@ -170,7 +171,8 @@ fn foreign(item: &Item, there: &Object, policy: &Policy) -> Option<(Reason, Stri
     }
     if let Some(engine) = tracked(item, there) {
         let told = meta::ADOPT;
-        let message = format!("{engine} applies it: remove it there, or annotate it {told}=true in this file");
+        let message =
+            format!("{engine} applies it: remove it there, or annotate it {told}=true in this file");
         return Some((Reason::TrackedElsewhere, message));
     }
     (!ours).then(|| {

@@ -46,7 +46,7 @@ pub(super) struct Fights(BTreeMap<ObjectId, Bout>);
 impl Fights {
     /// Decides whether an object that differs is put back.
     pub(super) fn judge(&mut self, id: &ObjectId, now: Timestamp) -> Verdict {
-        self.0.retain(|_, bout| !bout.is_over(now));
+        self.expire(now);
         let Some(bout) = self.0.get_mut(id) else { return Verdict::Correct };
         if bout.stopped.is_some() {
             return Verdict::Wait;
@@ -78,6 +78,11 @@ impl Fights {
     pub(super) fn calm_at(&self) -> Option<Timestamp> {
         let stopped = self.0.values().filter_map(|bout| bout.stopped);
         stopped.min().map(|last| last.saturating_add(SPELL).unwrap_or(Timestamp::MAX))
+    }
+
+    /// Forgets what has been calm for long enough.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        self.0.retain(|_, bout| !bout.is_over(now));
     }
 
     /// Everybody gets a fresh start: there is a new commit, or somebody asked.
@@ -153,8 +158,7 @@ mod tests {
 
     #[test]
     fn one_object_s_fight_is_not_another_s_and_old_ones_are_forgotten() {
-        let id =
-            |name: &str| ObjectId::new(Kind::Agent, "team".parse().unwrap(), name.parse().unwrap());
+        let id = |name: &str| ObjectId::new(Kind::Agent, "team".parse().unwrap(), name.parse().unwrap());
         let at = |second| Timestamp::from_second(second).unwrap();
         let mut fights = Fights::default();
         for second in 0..5 {

@@ -246,6 +246,20 @@ fn time_removes_nothing_that_another_engine_tracks() {
 }
 
 #[test]
+fn time_removes_nothing_that_git_would_bring_back() {
+    let after = |recorded, from_git: bool| {
+        let mut run = finished(Some(recorded));
+        let annotations = from_git.then(|| [(meta::SOURCE_UID.to_owned(), "u".to_owned())].into());
+        run.metadata.annotations = annotations;
+        step(&Observed { ttl: Some(0), ..observed(&run) }).effects
+    };
+    let unrecorded = (State::False, Reason::Abandoned);
+    assert_eq!(after((State::True, Reason::Recorded), true), [Effect::Delete], "the ledger knows it");
+    assert_eq!(after(unrecorded, true), []);
+    assert_eq!(after(unrecorded, false), [Effect::Delete]);
+}
+
+#[test]
 fn the_recorded_outcome_becomes_the_phase_and_the_place_goes_after() {
     let mut run = run();
     claimed(&mut run).result = Some(ResultRef {
