@@ -67,12 +67,13 @@ impl Follower {
         let everything = changes.contains(&Change::Everything).then(|| wanted.iter());
         let candidates = changes.iter().filter_map(one).chain(everything.into_iter().flatten());
         let (fights, now) = (&mut self.fights, (context.clock)());
-        let differs = |(id, item): (&ObjectId, _)| {
+        let mut differs = |(id, item): (&ObjectId, _)| {
             let there = context.caches.object(id);
             plan::calls_for_plan(id, item, there.as_ref(), &self.view, &enforced.policy)
                 && !fights.goes_on(id, now)
         };
-        candidates.map(differs).fold(false, |any, this| any || this)
+        // each is looked at: whoever fights on prolongs it
+        candidates.filter(|one| differs(*one)).count() > 0
     }
 
     /// How long until an object that is fought over may be put back again; `None` when there is no fight.
