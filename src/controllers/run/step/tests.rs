@@ -256,6 +256,11 @@ fn time_removes_nothing_that_git_would_bring_back() {
     let unrecorded = (State::False, Reason::Abandoned);
     assert_eq!(after((State::True, Reason::Recorded), true), [Effect::Delete], "the ledger knows it");
     assert_eq!(after(unrecorded, true), []);
+    assert_eq!(
+        after((State::False, Reason::NoRepository), true),
+        [Effect::Delete],
+        "there is no such Git any more"
+    );
     assert_eq!(after(unrecorded, false), [Effect::Delete]);
 }
 
