@@ -180,7 +180,7 @@ mod tests {
     async fn a_stream_that_is_cut_goes_on_from_what_the_place_kept() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::of(folder.path());
-        let output = place(&layout, &run()).unwrap().output();
+        let output = place(Some(&layout), &run()).unwrap().output();
         std::fs::create_dir_all(output.parent().unwrap()).unwrap();
         std::fs::write(&output, "first, second, third").unwrap();
         for said in ["", "first, ", "first, second, third"] {
