@@ -12,7 +12,6 @@
 pub mod class;
 pub mod clock;
 pub mod kinds;
-pub mod kubernetes;
 pub mod names;
 
 pub mod egress;
@@ -30,6 +29,7 @@ pub mod cache;
 pub mod embedded;
 pub mod git;
 pub mod harness;
+pub mod kubernetes;
 pub mod proxy;
 pub mod shim;
 pub mod telemetry;

@@ -6,9 +6,12 @@ use clap::Args;
 
 use super::up::state_folder::{self, Layout, StateError};
 use crate::{
-    embedded::objects::{ConnectError, EmbeddedStore, OpenError, RemoteStore, Told, connect},
-    kinds::ObjectId,
-    ports::{Objects, objects},
+    embedded::objects::{ConnectError, EmbeddedStore, OpenError, RemoteStore, connect},
+    kubernetes::{
+        client::{self, Target},
+        objects::KubeObjects,
+    },
+    ports::Objects,
 };
 
 /// Which control plane is meant; default: the only running `ostler up`.
@@ -18,22 +21,20 @@ pub struct TargetArgs {
     /// The state folder of an `ostler up`; default: that of the only one that runs
     #[arg(long, value_name = "DIR", env = "OSTLER_STATE")]
     pub state: Option<PathBuf>,
-    /// A cluster's kubeconfig (comes with the Kubernetes engine)
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// The objects of a cluster, by its kubeconfig
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
     pub kubeconfig: Option<PathBuf>,
-    /// A context of the kubeconfig (comes with the Kubernetes engine)
-    #[arg(long, value_name = "NAME", hide = true)]
+    /// A context of the kubeconfig; default: its current one
+    #[arg(long, value_name = "NAME", conflicts_with = "state")]
     pub context: Option<String>,
 }
 
 /// Why no control plane can be spoken to.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// A cluster was named.
-    #[error(
-        "--kubeconfig and --context come with the Kubernetes engine, which this version does not have; use --state"
-    )]
-    NoKubernetes,
+    /// The cluster that was named cannot be used.
+    #[error("the cluster cannot be used")]
+    Cluster(#[from] client::Error),
     /// Nothing runs, and nothing ran before.
     #[error(
         "no `ostler up` is running and none has left its state here; start `ostler up PATH`, or give --state DIR"
@@ -78,21 +79,23 @@ pub enum TargetError {
 
 /// A control plane that a verb speaks to.
 #[derive(Debug)]
-pub struct Plane {
-    layout: Layout,
-    store: Store,
-}
+pub struct Plane(Store);
 
 enum Store {
-    Served(RemoteStore),
-    AtRest(Box<EmbeddedStore>),
+    /// By the socket of a running `ostler up`.
+    Served(Layout, RemoteStore),
+    /// The folder that an `ostler up` left.
+    AtRest(Layout, Box<EmbeddedStore>),
+    /// An API server.
+    Cluster(KubeObjects),
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Served(_) => "Served",
-            Self::AtRest(_) => "AtRest",
+            Self::Served(..) => "Served",
+            Self::AtRest(..) => "AtRest",
+            Self::Cluster(_) => "Cluster",
         })
     }
 }
@@ -104,7 +107,9 @@ impl Plane {
     /// When there is none, when it is not clear which one is meant, or when it cannot be reached.
     pub async fn find(args: &TargetArgs) -> Result<Self, TargetError> {
         if args.kubeconfig.is_some() || args.context.is_some() {
-            return Err(TargetError::NoKubernetes);
+            let target = Target { kubeconfig: args.kubeconfig.clone(), context: args.context.clone() };
+            let client = client::connect(&target).await?;
+            return Ok(Self(Store::Cluster(KubeObjects::new(client))));
         }
         let folder = match &args.state {
             Some(folder) => folder.clone(),
@@ -117,25 +122,25 @@ impl Plane {
     async fn open(folder: &Path) -> Result<Self, TargetError> {
         let layout = Layout::of(folder);
         let folder = folder.to_owned();
-        let store = if state_folder::is_owned(&layout) {
+        Ok(Self(if state_folder::is_owned(&layout) {
             let served = connect(&layout.socket()).await;
-            Store::Served(served.map_err(|source| TargetError::Connect { folder, source })?)
+            Store::Served(layout, served.map_err(|source| TargetError::Connect { folder, source })?)
         } else {
             match EmbeddedStore::open_read_only(&layout.objects()) {
-                Ok(store) => Store::AtRest(Box::new(store)),
+                Ok(store) => Store::AtRest(layout, Box::new(store)),
                 Err(OpenError::Missing { .. }) => return Err(TargetError::NoState(folder)),
                 Err(source) => return Err(TargetError::Open { folder, source }),
             }
-        };
-        Ok(Self { layout, store })
+        }))
     }
 
     /// Its objects, for reading.
     #[must_use]
     pub fn objects(&self) -> &dyn Objects {
-        match &self.store {
-            Store::Served(store) => store,
-            Store::AtRest(store) => store.as_ref(),
+        match &self.0 {
+            Store::Served(_, store) => store,
+            Store::AtRest(_, store) => store.as_ref(),
+            Store::Cluster(store) => store,
         }
     }
 
@@ -144,27 +149,20 @@ impl Plane {
     /// # Errors
     /// [`TargetError::NotRunning`] when no process serves them.
     pub fn running(&self) -> Result<&dyn Objects, TargetError> {
-        match &self.store {
-            Store::Served(store) => Ok(store),
-            Store::AtRest(_) => Err(TargetError::NotRunning(self.layout.root().to_owned())),
+        match &self.0 {
+            Store::Served(_, store) => Ok(store),
+            Store::AtRest(layout, _) => Err(TargetError::NotRunning(layout.root().to_owned())),
+            Store::Cluster(store) => Ok(store),
         }
     }
 
-    /// What was told about an object, oldest first.
-    ///
-    /// # Errors
-    /// When it cannot be reached.
-    pub async fn events(&self, id: &ObjectId) -> Result<Vec<Told>, objects::Error> {
-        match &self.store {
-            Store::Served(store) => store.events(id).await,
-            Store::AtRest(store) => Ok(store.events(id)),
-        }
-    }
-
-    /// Where its files are.
+    /// Where its files are; `None` for a cluster, whose places are on other machines.
     #[must_use]
-    pub fn layout(&self) -> &Layout {
-        &self.layout
+    pub fn layout(&self) -> Option<&Layout> {
+        match &self.0 {
+            Store::Served(layout, _) | Store::AtRest(layout, _) => Some(layout),
+            Store::Cluster(_) => None,
+        }
     }
 }
 
@@ -224,8 +222,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cluster_is_refused() {
-        let args = TargetArgs { context: Some("prod".to_owned()), ..TargetArgs::default() };
-        assert!(matches!(Plane::find(&args).await, Err(TargetError::NoKubernetes)));
+    async fn a_cluster_that_no_file_names_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let args = TargetArgs { kubeconfig: Some(root.path().join("none")), ..TargetArgs::default() };
+        assert!(matches!(Plane::find(&args).await, Err(TargetError::Cluster(_))));
     }
 }

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::ports::{
     Access,
-    access::{Audience, Error as AccessError, Identity, Request},
+    access::{Audience, Error as AccessError, Identity, Request, User},
     workloads::RunKey,
 };
 
@@ -241,7 +241,7 @@ impl Access for EmbeddedAccess {
                 .users
                 .iter()
                 .find(|token| token.hash.is(&hash) && !is_over(token, now))
-                .map(|token| Identity::User(token.name.clone())),
+                .map(|token| Identity::User(User::named(&token.name))),
             Audience::Result => tokens.runs.iter().find(|token| token.hash.is(&hash)).map(|token| {
                 let RunKey { namespace, name, uid } = token.run.clone();
                 Identity::Run { namespace, name, uid }
@@ -255,7 +255,7 @@ impl Access for EmbeddedAccess {
         Ok(match who {
             Identity::User(user) => {
                 let now = (self.clock)();
-                let held = tokens.users.iter().find(|token| token.name == *user && !is_over(token, now));
+                let held = tokens.users.iter().find(|token| token.name == user.name && !is_over(token, now));
                 match held.map(|token| token.scope) {
                     Some(Scope::Admin) => true,
                     Some(Scope::Read) => matches!(request.verb, "get" | "list" | "watch"),
@@ -264,8 +264,7 @@ impl Access for EmbeddedAccess {
             }
             Identity::Run { namespace, name, uid } => {
                 tokens.runs.iter().any(|token| token.run.uid == *uid)
-                    && (request.verb, request.resource) == ("update", "harnessruns/result")
-                    && (request.namespace, request.name) == (Some(namespace), Some(name))
+                    && request.delivers_result_of(namespace, name)
             }
         })
     }

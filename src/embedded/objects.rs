@@ -22,15 +22,14 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 pub use disk::OpenError;
-pub use socket::{ConnectError, Events, RemoteStore, Server, connect, serve};
-pub use told::Told;
+pub use socket::{ConnectError, RemoteStore, Server, connect, serve};
 
 use crate::{
     kinds::{Kind, Object, ObjectId},
     names::{Namespace, Uid},
     ports::{
         Objects,
-        objects::{At, Error, Happening, id_of},
+        objects::{At, Error, Happening, Told, id_of},
     },
 };
 use disk::Disk;
@@ -95,12 +94,6 @@ impl EmbeddedStore {
     #[must_use]
     pub fn id(&self) -> &Uid {
         &self.id
-    }
-
-    /// What was told about an object in the last hour, oldest first; at most 32.
-    #[must_use]
-    pub fn events(&self, id: &ObjectId) -> Vec<Told> {
-        self.live.told(id, (self.clock)())
     }
 
     async fn write(&self, id: ObjectId, write: Write) -> Result<Arc<Value>, Error> {
@@ -205,6 +198,11 @@ impl Objects for EmbeddedStore {
         if !told {
             tracing::warn!("an event is dropped: the store does not write");
         }
+    }
+
+    /// At most 32.
+    async fn events(&self, id: &ObjectId) -> Result<Vec<Told>, Error> {
+        Ok(self.live.told(id, (self.clock)()))
     }
 }
 

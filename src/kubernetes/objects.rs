@@ -2,6 +2,7 @@
 
 mod answer;
 mod events;
+mod told;
 
 use std::{future::Future, time::Duration};
 
@@ -23,7 +24,7 @@ use crate::{
     names::Namespace,
     ports::{
         Objects,
-        objects::{At, Error, Happening, id_of},
+        objects::{At, Error, Happening, Told, id_of},
     },
 };
 
@@ -158,6 +159,10 @@ impl Objects for KubeObjects {
         if let Err(error) = self.happenings.try_send(happening) {
             tracing::warn!(error = &error as &dyn std::error::Error, "an event is dropped");
         }
+    }
+
+    async fn events(&self, id: &ObjectId) -> Result<Vec<Told>, Error> {
+        told::about(self.client.clone(), id).await
     }
 }
 

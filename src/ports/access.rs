@@ -1,6 +1,6 @@
 //! The Access port: who is this, and may they?
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -30,11 +30,32 @@ impl Audience {
     }
 }
 
+/// A person or tool, with all that decides what it may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// What tells it from an earlier one of the same name, where names are used again.
+    pub uid: Option<String>,
+    /// The groups that it is in.
+    pub groups: Vec<String>,
+    /// What else its authenticator says of it, such as scopes.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// One of whom only the name is known.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+}
+
 /// A caller who proved who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// A person or tool, by name.
-    User(String),
+    /// A person or tool.
+    User(User),
     /// The sidecar of a run.
     Run {
         /// The run's namespace.
@@ -49,7 +70,7 @@ pub enum Identity {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::User(name) => write!(f, "user:{name}"),
+            Self::User(User { name, .. }) => write!(f, "user:{name}"),
             Self::Run { namespace, name, .. } => write!(f, "run:{namespace}/{name}"),
         }
     }
@@ -66,6 +87,15 @@ pub struct Request<'a> {
     pub namespace: Option<&'a Namespace>,
     /// The object; `None` means all.
     pub name: Option<&'a ObjectName>,
+}
+
+impl Request<'_> {
+    /// True for the one thing that a run may do: deliver its own result.
+    #[must_use]
+    pub fn delivers_result_of(&self, namespace: &Namespace, name: &ObjectName) -> bool {
+        (self.verb, self.resource) == ("update", "harnessruns/result")
+            && (self.namespace, self.name) == (Some(namespace), Some(name))
+    }
 }
 
 /// Why access could not be decided. "No" is not an error.

@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
+use jiff::Timestamp;
 use kube::{
     ResourceExt,
     runtime::watcher::{self, Event},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     class::Class,
-    kinds::{Kind, Object, ObjectId, Typed},
+    kinds::{Kind, Object, ObjectId, Reason, Typed},
     names::{Namespace, ObjectName, Uid},
 };
 
@@ -119,9 +121,31 @@ pub struct Happening {
     /// Its weight.
     pub severity: Severity,
     /// Why, from the closed list.
-    pub reason: crate::kinds::Reason,
+    pub reason: Reason,
     /// For people: what happened and what to do; at most 1,024 bytes.
     pub message: String,
+}
+
+/// Something told about an object, with how often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Told {
+    /// Which object.
+    pub about: ObjectId,
+    /// Its UID.
+    pub uid: Uid,
+    /// True: somebody should look.
+    pub warning: bool,
+    /// Why.
+    pub reason: Reason,
+    /// What happened and what to do.
+    pub message: String,
+    /// How often it was told.
+    pub count: u64,
+    /// When it was told first.
+    pub first: Timestamp,
+    /// When it was told last.
+    pub last: Timestamp,
 }
 
 /// The store of objects.
@@ -184,6 +208,9 @@ pub trait Objects: Send + Sync + 'static {
 
     /// Tells. Never fails: what cannot be told is logged and dropped.
     async fn tell(&self, happening: Happening);
+
+    /// What was told about an object in the last hour, oldest first. It is for people: nothing is decided by it.
+    async fn events(&self, id: &ObjectId) -> Result<Vec<Told>, Error>;
 }
 
 /// A shared handle on the store, with typed reading.

@@ -81,6 +81,17 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// ostler itself may not read it. Nobody tells when that changes, so it is tried again.
+    #[error("Secret {namespace}/{name} cannot be read: ostler is not allowed to get it")]
+    Forbidden {
+        /// The namespace.
+        namespace: Namespace,
+        /// The name.
+        name: ObjectName,
+        /// What the store said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The store of secrets is out of reach.
     #[error("the store of secrets cannot be reached")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -92,7 +103,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::NotFound { .. } | Self::NotAllowed { .. } | Self::Unusable { .. } => Class::Invalid,
-            Self::Unavailable(_) => Class::Transient,
+            Self::Forbidden { .. } | Self::Unavailable(_) => Class::Transient,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{Metrics, metrics::Call};
 use crate::{
     kinds::{Kind, Object, ObjectId},
     names::Namespace,
-    ports::objects::{At, Error, Happening, Objects, Store},
+    ports::objects::{At, Error, Happening, Objects, Store, Told},
 };
 
 /// A store whose calls are counted as `ostler_object_calls_total`.
@@ -89,5 +89,10 @@ impl Objects for Counted {
     async fn tell(&self, happening: Happening) {
         self.metrics.called(Call::Tell);
         self.store.tell(happening).await;
+    }
+
+    async fn events(&self, id: &ObjectId) -> Result<Vec<Told>, Error> {
+        self.metrics.called(Call::List);
+        self.store.events(id).await
     }
 }

@@ -14,7 +14,7 @@ use ostler::{
     embedded::objects::EmbeddedStore,
     ports::{
         Access,
-        access::{self, Audience, Identity},
+        access::{self, Audience, Identity, User},
         objects::Store,
     },
     report::{Delivery, Receipt},
@@ -35,7 +35,7 @@ impl Access for Doors {
         audience: Audience,
     ) -> Result<Identity, access::Error> {
         match (token.expose_secret(), audience) {
-            (name @ ("ada" | "eve"), Audience::Ostler) => Ok(Identity::User(name.to_owned())),
+            (name @ ("ada" | "eve"), Audience::Ostler) => Ok(Identity::User(User::named(name))),
             ("run-a", Audience::Result) => Ok(Identity::Run {
                 namespace: "team".parse().unwrap(),
                 name: "a".parse().unwrap(),
@@ -48,7 +48,7 @@ impl Access for Doors {
     async fn authorize(&self, who: &Identity, request: &access::Request<'_>) -> Result<bool, access::Error> {
         let team = request.namespace.is_some_and(|namespace| namespace.as_str() == "team");
         Ok(match who {
-            Identity::User(name) => name == "ada" && (team || request.resource == "metrics"),
+            Identity::User(user) => user.name == "ada" && (team || request.resource == "metrics"),
             Identity::Run { name, .. } => team && request.name == Some(name) && request.verb == "update",
         })
     }

@@ -17,7 +17,7 @@ use ostler::{
     names::Namespace,
     ports::{
         Objects,
-        objects::{At, Error, Happening, Store},
+        objects::{At, Error, Happening, Store, Told},
     },
 };
 use serde_json::Value;
@@ -223,5 +223,9 @@ impl Objects for Faulty {
     async fn tell(&self, happening: Happening) {
         self.count("tell");
         self.inner.tell(happening).await;
+    }
+
+    async fn events(&self, id: &ObjectId) -> Result<Vec<Told>, Error> {
+        self.inner.events(id).await
     }
 }

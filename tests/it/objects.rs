@@ -32,8 +32,7 @@ fn open(folder: &Path) -> Arc<EmbeddedStore> {
 }
 
 async fn serve_and_connect(store: &Arc<EmbeddedStore>, path: &Path) -> (Server, RemoteStore) {
-    let told = Arc::clone(store);
-    let server = serve(path, Arc::clone(store) as Store, Arc::new(move |id| told.events(id))).unwrap();
+    let server = serve(path, Arc::clone(store) as Store).unwrap();
     (server, connect(path).await.unwrap())
 }
 
@@ -162,7 +161,7 @@ async fn events_are_counted_and_kept() {
         tokio::task::yield_now().await;
         reopened = EmbeddedStore::open(&folder.path().join("objects"));
     }
-    assert_eq!(reopened.unwrap().events(&id("a")), events);
+    assert_eq!(reopened.unwrap().events(&id("a")).await.unwrap(), events);
 }
 
 #[tokio::test]

@@ -36,8 +36,7 @@ impl Up {
         let state = StateFolder::open(&folder.path().join("state")).unwrap();
         let store = Arc::new(EmbeddedStore::open(&state.layout().objects()).unwrap());
         let told = Arc::clone(&store);
-        let events = Arc::new(move |id: &ObjectId| told.events(id));
-        let server = serve(&state.layout().socket(), Arc::clone(&store) as Store, events).unwrap();
+        let server = serve(&state.layout().socket(), Arc::clone(&store) as Store).unwrap();
         Self { folder, store, served: Some((state, server)) }
     }
 

@@ -34,7 +34,7 @@ use crate::{
         objects::{self as embedded_objects, EmbeddedStore},
         secrets::SecretFolder,
     },
-    kinds::{ConfigRepository, ObjectId, meta},
+    kinds::{ConfigRepository, meta},
     ports::{
         Access, Secrets,
         objects::{Store, untyped},
@@ -156,9 +156,7 @@ pub(super) async fn start(
     tasks.spawn(controllers::census::control(context.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(controllers::session::control(context.clone(), stop.clone().cancelled_owned()));
     tasks.spawn(controllers::run::control(context.clone(), stop.clone().cancelled_owned()));
-    let told = embedded.clone();
-    let events: embedded_objects::Events = Arc::new(move |id: &ObjectId| told.events(id));
-    let socket = embedded_objects::serve(&layout.socket(), store.clone(), events);
+    let socket = embedded_objects::serve(&layout.socket(), store.clone());
     let socket = socket.map_err(|e| Error::setup("serve the store's socket", e))?;
     let api_token = layout.api_token();
     Ok(Roles {

@@ -20,9 +20,8 @@ use crate::{
         columns::{age, align},
         target::{Plane, TargetArgs},
     },
-    embedded::objects::Told,
     kinds::{Kind, Object, ObjectId, meta},
-    ports::objects::typed,
+    ports::objects::{Told, typed},
 };
 
 /// Arguments of `ostler describe`.
@@ -42,7 +41,7 @@ impl DescribeArgs {
         let id = self.object.id()?;
         let plane = Plane::find(&self.target).await?;
         let object = reference::read(plane.objects(), &id).await?;
-        let events = plane.events(&id).await?;
+        let events = plane.objects().events(&id).await?;
         out.write_all(printable(&describe(&id, object, &events, Timestamp::now())?).as_bytes())?;
         Ok(ExitCode::SUCCESS)
     }

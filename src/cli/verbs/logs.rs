@@ -60,26 +60,30 @@ impl LogsArgs {
         let plane = Plane::find(&self.target).await?;
         let mut run = objects::get::<HarnessRun>(plane.objects(), &id.namespace, &id.name).await?;
         if let Some(found) = &mut run {
-            if self.follow && !has_begun(plane.layout(), found) {
-                *found = begun(plane.running()?, plane.layout(), &id).await?;
+            let layout = plane.layout();
+            if self.follow && !has_begun(layout, found) {
+                *found = begun(plane.running()?, layout, &id).await?;
             }
-            if let Some(stream) = at_place(plane.layout(), found, self.follow).await {
+            if let Some(stream) = at_place(layout, found, self.follow).await {
                 let shown = copy(stream, out).await?;
                 // A sidecar that was killed did not say everything: its place has the rest, or the ledger.
-                if self.follow && !kept(plane.layout(), found, shown, out)? {
+                if self.follow && !kept(layout, found, shown, out)? {
                     let found = objects::get::<HarnessRun>(plane.objects(), &id.namespace, &id.name).await?;
                     let all = recorded::read(plane.objects(), &id, found.as_ref()).await?;
                     out.write_all(beyond(&all, shown))?;
                 }
                 return Ok(ExitCode::SUCCESS);
             }
-            if kept(plane.layout(), found, 0, out)? {
+            if kept(layout, found, 0, out)? {
                 return Ok(ExitCode::SUCCESS);
             }
             if !is_terminal(found) {
                 let phase = found.status.as_ref().and_then(|status| status.phase);
                 let phase = phase.map_or("not seen yet", Phase::as_str);
-                let why = format!("it has not started: it is {phase}; `ostler logs -f` waits for it");
+                let why = match layout {
+                    Some(_) => format!("it has not started: it is {phase}; `ostler logs -f` waits for it"),
+                    None => format!("it is {phase}; its output is with the `ostler up` that runs it, until it ends"),
+                };
                 return Err(Error::NoLogs { run: id, why });
             }
         }
@@ -93,16 +97,16 @@ fn is_terminal(run: &HarnessRun) -> bool {
 }
 
 /// The place of a run on this machine.
-fn place(layout: &Layout, run: &HarnessRun) -> Option<Folder> {
-    Some(Folder::new(layout.places().join(run.uid()?)))
+fn place(layout: Option<&Layout>, run: &HarnessRun) -> Option<Folder> {
+    Some(Folder::new(layout?.places().join(run.uid()?)))
 }
 
-fn has_begun(layout: &Layout, run: &HarnessRun) -> bool {
+fn has_begun(layout: Option<&Layout>, run: &HarnessRun) -> bool {
     is_terminal(run) || place(layout, run).is_some_and(|place| place.control().exists())
 }
 
 /// Waits until the run has a place, or has ended without one.
-async fn begun(objects: &dyn Objects, layout: &Layout, id: &ObjectId) -> Result<HarnessRun, Error> {
+async fn begun(objects: &dyn Objects, layout: Option<&Layout>, id: &ObjectId) -> Result<HarnessRun, Error> {
     let mut events = objects.watch(id.kind, Some(id.namespace.clone()));
     while let Some(event) = events.next().await {
         match event {
@@ -121,7 +125,7 @@ async fn begun(objects: &dyn Objects, layout: &Layout, id: &ObjectId) -> Result<
 }
 
 /// The sidecar's stream, while there is a sidecar.
-async fn at_place(layout: &Layout, run: &HarnessRun, follow: bool) -> Option<UnixStream> {
+async fn at_place(layout: Option<&Layout>, run: &HarnessRun, follow: bool) -> Option<UnixStream> {
     let socket = place(layout, run)?.control();
     control::open(&socket, &Request::Logs(LogsRequest { since: 0, follow })).await.ok()
 }
@@ -148,7 +152,7 @@ fn beyond(all: &[u8], shown: u64) -> &[u8] {
 }
 
 /// What a place without a sidecar kept, after so many bytes. False: there is no such file.
-fn kept(layout: &Layout, run: &HarnessRun, shown: u64, out: Out<'_>) -> Result<bool, Error> {
+fn kept(layout: Option<&Layout>, run: &HarnessRun, shown: u64, out: Out<'_>) -> Result<bool, Error> {
     let Some(path) = place(layout, run).map(|place| place.output()) else { return Ok(false) };
     let mut file = match std::fs::File::open(&path) {
         Ok(file) => file,

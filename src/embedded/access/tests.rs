@@ -25,7 +25,7 @@ async fn scopes_and_expiry() {
 
     let reader = tokens.authenticate(&read, Audience::Ostler).await.unwrap();
     let boss = tokens.authenticate(&admin, Audience::Ostler).await.unwrap();
-    assert_eq!(reader, Identity::User("reader".to_owned()));
+    assert_eq!(reader, Identity::User(User::named("reader")));
     assert!(matches!(tokens.authenticate(&read, Audience::Result).await, Err(AccessError::Unauthenticated)));
     let wrong = SecretString::from(format!("{}x", read.expose_secret()));
     assert!(matches!(tokens.authenticate(&wrong, Audience::Ostler).await, Err(AccessError::Unauthenticated)));

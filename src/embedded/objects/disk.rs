@@ -12,10 +12,10 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
-use super::told::Told;
 use crate::{
     kinds::{Kind, ObjectId},
     names::Uid,
+    ports::objects::Told,
 };
 
 const OBJECTS: TableDefinition<(&str, &str, &str), &[u8]> = TableDefinition::new("objects");

@@ -12,14 +12,11 @@ use kube::runtime::watcher::{self, Event};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::{
-    disk::Loaded,
-    told::{Log, Told},
-};
+use super::{disk::Loaded, told::Log};
 use crate::{
     kinds::{Kind, Object, ObjectId},
     names::Namespace,
-    ports::objects::Happening,
+    ports::objects::{Happening, Told},
 };
 
 /// How many changes wait for one watcher. One that is slower gets all objects again, so that memory is bounded and

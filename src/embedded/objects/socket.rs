@@ -15,7 +15,7 @@ use std::{
 };
 
 pub use client::{ConnectError, RemoteStore, connect};
-pub use server::{Events, Server, serve};
+pub use server::{Server, serve};
 
 /// A path to the socket that fits into a socket address (108 bytes on Linux) however deep its folder is, and the handle
 /// on the folder that keeps the path good.

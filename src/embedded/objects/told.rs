@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    kinds::{ObjectId, Reason},
-    names::Uid,
-    ports::objects::{Happening, Severity},
+    kinds::ObjectId,
+    ports::objects::{Happening, Severity, Told},
 };
 
 /// How long something told is kept after it last happened, as Kubernetes keeps events by default.
@@ -19,28 +17,6 @@ const MAX_PER_OBJECT: usize = 32;
 const MAX_OBJECTS: usize = 2_000;
 /// The most bytes of a message, as the port says.
 const MAX_MESSAGE_BYTES: usize = 1_024;
-
-/// Something told about an object, with how often.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Told {
-    /// Which object.
-    pub about: ObjectId,
-    /// Its UID.
-    pub uid: Uid,
-    /// True: somebody should look.
-    pub warning: bool,
-    /// Why.
-    pub reason: Reason,
-    /// What happened and what to do.
-    pub message: String,
-    /// How often it was told.
-    pub count: u64,
-    /// When it was told first.
-    pub first: Timestamp,
-    /// When it was told last.
-    pub last: Timestamp,
-}
 
 impl Told {
     fn first_time(happening: Happening, now: Timestamp) -> Self {
@@ -125,7 +101,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::Kind;
+    use crate::kinds::{Kind, Reason};
 
     fn happening(name: &str, message: &str) -> Happening {
         Happening {

@@ -113,7 +113,7 @@ async fn one(
         SecretError::NotAllowed { .. } | SecretError::Unusable { .. } => {
             refused(Reason::SecretNotAllowed, error)
         }
-        SecretError::Unavailable(_) => {
+        SecretError::Forbidden { .. } | SecretError::Unavailable(_) => {
             Error::Unavailable { run: spec.run.clone(), what: "resolving its secrets", source: error.into() }
         }
     })

@@ -34,7 +34,7 @@ const MAX_NAME_BYTES: usize = 200;
 /// An event that takes longer is dropped: what comes after it matters more.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Who tells, and what it does.
-const REPORTER: &str = "ostler.dev/ostler";
+pub(super) const REPORTER: &str = "ostler.dev/ostler";
 const ACTION: &str = "Reconcile";
 
 /// Starts the task that tells. It ends when every sender is gone and all that waited is told.

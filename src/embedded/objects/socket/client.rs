@@ -14,7 +14,6 @@ use tokio::{net::UnixStream, time::timeout};
 use tokio_util::codec::{Framed, LinesCodec};
 
 use super::{
-    super::Told,
     short,
     wire::{Answer, MAX_ANSWER_BYTES, Request},
 };
@@ -23,7 +22,7 @@ use crate::{
     names::Namespace,
     ports::{
         Objects,
-        objects::{At, Error, Happening},
+        objects::{At, Error, Happening, Told},
     },
 };
 
@@ -92,17 +91,6 @@ async fn receive(lines: &mut Lines) -> Result<Answer, Error> {
 }
 
 impl RemoteStore {
-    /// What was told about an object in the last hour, oldest first.
-    ///
-    /// # Errors
-    /// When the other side cannot be reached.
-    pub async fn events(&self, id: &ObjectId) -> Result<Vec<Told>, Error> {
-        match self.ask(Request::Events { id: id.clone() }).await? {
-            Answer::Events(events) => Ok(events),
-            other => Err(unexpected(&other)),
-        }
-    }
-
     async fn ask(&self, request: Request) -> Result<Answer, Error> {
         let asked = async {
             let mut lines = send(&self.path, &request).await?;
@@ -197,6 +185,13 @@ impl Objects for RemoteStore {
     async fn tell(&self, happening: Happening) {
         if let Err(error) = self.ask(Request::tell(happening)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "an event is dropped");
+        }
+    }
+
+    async fn events(&self, id: &ObjectId) -> Result<Vec<Told>, Error> {
+        match self.ask(Request::Events { id: id.clone() }).await? {
+            Answer::Events(events) => Ok(events),
+            other => Err(unexpected(&other)),
         }
     }
 }

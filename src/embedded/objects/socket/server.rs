@@ -12,12 +12,10 @@ use tokio::{
 use tokio_util::codec::{Framed, LinesCodec};
 
 use super::{
-    super::Told,
     short,
     wire::{Answer, MAX_REQUEST_BYTES, Request},
 };
 use crate::{
-    kinds::ObjectId,
     ports::objects::{Error, Happening, Severity, Store},
 };
 
@@ -25,9 +23,6 @@ use crate::{
 const MAX_CONNECTIONS: usize = 128;
 /// How long a caller may take to say what it wants, and to take an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Where the events of an object come from.
-pub type Events = Arc<dyn Fn(&ObjectId) -> Vec<Told> + Send + Sync>;
 
 /// A served socket. Dropping it ends all connections and removes the socket.
 #[derive(Debug)]
@@ -48,7 +43,7 @@ impl Drop for Server {
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub fn serve(path: &Path, store: Store, events: Events) -> io::Result<Server> {
+pub fn serve(path: &Path, store: Store) -> io::Result<Server> {
     let (_folder, short) = short(path)?;
     match fs::symlink_metadata(path) {
         Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => fs::remove_file(path)?,
@@ -57,11 +52,11 @@ pub fn serve(path: &Path, store: Store, events: Events) -> io::Result<Server> {
     }
     let listener = UnixListener::bind(short)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    let accepting = tokio::spawn(accept(listener, store, events));
+    let accepting = tokio::spawn(accept(listener, store));
     Ok(Server { accepting, path: path.to_owned() })
 }
 
-async fn accept(listener: UnixListener, store: Store, events: Events) {
+async fn accept(listener: UnixListener, store: Store) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     // ends all connections when this task ends
     let mut connections = tokio::task::JoinSet::new();
@@ -70,9 +65,9 @@ async fn accept(listener: UnixListener, store: Store, events: Events) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (store, events) = (Arc::clone(&store), Arc::clone(&events));
+                let store = Arc::clone(&store);
                 connections.spawn(async move {
-                    if let Err(error) = talk(stream, &store, &events).await {
+                    if let Err(error) = talk(stream, &store).await {
                         tracing::debug!(%error, "a connection to the store's socket ended");
                     }
                     drop(place);
@@ -89,7 +84,7 @@ async fn accept(listener: UnixListener, store: Store, events: Events) {
 type Lines = Framed<UnixStream, LinesCodec>;
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-async fn talk(stream: UnixStream, store: &Store, events: &Events) -> Result<(), Failed> {
+async fn talk(stream: UnixStream, store: &Store) -> Result<(), Failed> {
     let peer = stream.peer_cred()?.uid();
     if peer != 0 && peer != rustix::process::geteuid().as_raw() {
         return Err(format!("user {peer} may not use the store").into());
@@ -100,7 +95,6 @@ async fn talk(stream: UnixStream, store: &Store, events: &Events) -> Result<(), 
         Ok(Request::Watch { kind, namespace }) => {
             return watch(lines, store.watch(kind, namespace)).await;
         }
-        Ok(Request::Events { id }) => Answer::Events(events(&id)),
         Ok(request) => answer(store, request).await.unwrap_or_else(|error| Answer::Failed(error.into())),
         Err(error) => Answer::Failed(Error::Forbidden(format!("not a request: {error}")).into()),
     };
@@ -159,7 +153,8 @@ async fn answer(store: &Store, request: Request) -> Result<Answer, Error> {
             store.tell(Happening { about, uid, severity, reason, message }).await;
             Answer::Done
         }
-        Request::Watch { .. } | Request::Events { .. } => {
+        Request::Events { id } => Answer::Events(store.events(&id).await?),
+        Request::Watch { .. } => {
             return Err(Error::Forbidden("this request is answered elsewhere".to_owned()));
         }
     })

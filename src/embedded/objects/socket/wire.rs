@@ -4,11 +4,10 @@ use kube::runtime::watcher::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Told;
 use crate::{
     kinds::{Kind, Object, ObjectId, Reason},
     names::{Namespace, Uid},
-    ports::objects::{At, Error, Happening, Severity},
+    ports::objects::{At, Error, Happening, Severity, Told},
 };
 
 /// The longest line: an object of the largest size with room for what JSON adds, twice.
