@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, future::Future, sync::Arc};
 
-use futures::{Stream, StreamExt, future::BoxFuture};
+use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     ResourceExt,
@@ -15,7 +15,7 @@ use kube::{
 use tokio::sync::broadcast;
 
 use crate::{
-    kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Session, Typed},
+    kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Kind, Object, ObjectId, Session, Typed},
     names::Namespace,
     ports::objects::{self, Objects},
 };
@@ -26,7 +26,8 @@ const BEHIND: usize = 1024;
 /// The cache of one kind.
 pub struct Cache<K: Typed + std::fmt::Debug> {
     reader: reflector::Store<K>,
-    touched: broadcast::Sender<ObjectRef<K>>,
+    /// `None`: a list has come, and anything may have changed or gone.
+    touched: broadcast::Sender<Option<ObjectRef<K>>>,
     namespace: Option<Namespace>,
 }
 
@@ -56,13 +57,11 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
                         // no reader of these is no error
                         match &event {
                             Event::Apply(object) | Event::Delete(object) => {
-                                let _ = touched.send(ObjectRef::from_obj(object));
+                                let _ = touched.send(Some(ObjectRef::from_obj(object)));
                             }
                             // what a list brings can be read only from its end on
                             Event::InitDone => {
-                                for object in writer.as_reader().state() {
-                                    let _ = touched.send(ObjectRef::from_obj(object.as_ref()));
-                                }
+                                let _ = touched.send(None);
                             }
                             Event::Init | Event::InitApply(_) => {}
                         }
@@ -119,21 +118,48 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
     /// Objects that are there, and then those that are created, changed or deleted. A reader that falls behind is told of
     /// every object.
     pub fn touched(&self) -> impl Stream<Item = ObjectRef<K>> + Send + use<K> {
-        let receiver = self.touched.subscribe();
+        let changes = self.changes();
         let reader = self.reader.clone();
-        let there = reader.state().into_iter().map(|object| ObjectRef::from_obj(object.as_ref()));
-        let there = futures::stream::iter(there.collect::<Vec<_>>());
-        let steps = futures::stream::unfold((receiver, reader), |(mut receiver, reader)| async move {
-            let batch = match receiver.recv().await {
-                Ok(one) => vec![one],
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    reader.state().iter().map(|object| ObjectRef::from_obj(object.as_ref())).collect()
-                }
-                Err(broadcast::error::RecvError::Closed) => return None,
-            };
-            Some((futures::stream::iter(batch), (receiver, reader)))
+        let all = |reader: &reflector::Store<K>| {
+            let all = reader.state().into_iter().map(|object| ObjectRef::from_obj(object.as_ref()));
+            futures::stream::iter(all.collect::<Vec<_>>())
+        };
+        let there = all(&reader);
+        let changes = changes.map(move |change| match change {
+            Some(one) => futures::stream::iter(vec![one]),
+            None => all(&reader),
         });
-        there.chain(steps.flatten())
+        there.chain(changes.flatten())
+    }
+
+    /// Objects that are created, changed or deleted from now on; `None`: any of them may have been.
+    fn changes(&self) -> impl Stream<Item = Option<ObjectRef<K>>> + Send + use<K> {
+        futures::stream::unfold(self.touched.subscribe(), |mut receiver| async move {
+            match receiver.recv().await {
+                Ok(change) => Some((change, receiver)),
+                Err(broadcast::error::RecvError::Lagged(_)) => Some((None, receiver)),
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        })
+    }
+
+    fn changed_ids(&self) -> BoxStream<'static, Change> {
+        let id = |reference: ObjectRef<K>| {
+            let namespace = reference.namespace?.parse().ok()?;
+            Some(ObjectId::new(K::KIND, namespace, reference.name.parse().ok()?))
+        };
+        // what has no name of ours nobody asks for
+        let change = move |change: Option<_>| match change {
+            Some(reference) => id(reference).map(Change::Object),
+            None => Some(Change::Everything),
+        };
+        self.changes().filter_map(move |one| std::future::ready(change(one))).boxed()
+    }
+
+    fn untyped(&self, id: &ObjectId) -> Option<Object> {
+        let object = self.get(id.namespace.as_str(), id.name.as_str())?;
+        // a type that was read can be written
+        objects::untyped(object.as_ref()).ok()
     }
 
     /// Waits until the first list is complete.
@@ -141,6 +167,15 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
         // an error means that the filling task has ended, and with it the process' work
         let _ = self.reader.wait_until_ready().await;
     }
+}
+
+/// What may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// This object was created, changed or deleted.
+    Object(ObjectId),
+    /// Any object may have been: a watch began anew, or the reader was too slow.
+    Everything,
 }
 
 /// The caches of all kinds.
@@ -204,6 +239,30 @@ impl Caches {
             self.runs.touched().map(drop).boxed(),
             self.config_maps.touched().map(drop).boxed(),
         ])
+    }
+
+    /// Changes of objects of every kind but repositories, from now on.
+    pub fn changes(&self) -> impl Stream<Item = Change> + Send + use<> {
+        futures::stream::select_all([
+            self.policies.changed_ids(),
+            self.agents.changed_ids(),
+            self.sessions.changed_ids(),
+            self.runs.changed_ids(),
+            self.config_maps.changed_ids(),
+        ])
+    }
+
+    /// An object of any kind as its type was read: what is empty is left out.
+    #[must_use]
+    pub fn object(&self, id: &ObjectId) -> Option<Object> {
+        match id.kind {
+            Kind::ConfigRepository => self.repositories.untyped(id),
+            Kind::EgressPolicy => self.policies.untyped(id),
+            Kind::Agent => self.agents.untyped(id),
+            Kind::Session => self.sessions.untyped(id),
+            Kind::HarnessRun => self.runs.untyped(id),
+            Kind::ConfigMap => self.config_maps.untyped(id),
+        }
     }
 
     /// Waits until every first list is complete.

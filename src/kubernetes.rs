@@ -2,5 +2,6 @@
 
 pub mod access;
 pub mod client;
+pub mod lease;
 pub mod objects;
 pub mod secrets;

@@ -5,6 +5,7 @@
 
 mod decide;
 mod difference;
+mod drift;
 mod live;
 mod policy;
 mod prune;
@@ -13,11 +14,17 @@ mod report;
 use serde_json::Value;
 
 pub use difference::{FieldChange, between};
+pub use drift::{calls_for_plan, writers};
 pub use live::Live;
 pub use policy::{Policy, Prune};
 pub use report::{Action, Counts, Held, ItemReport, PlanReport};
 
-use crate::{kinds::ObjectId, ledger, manifest::Desired, ports::objects::At};
+use crate::{
+    kinds::{ObjectId, Reason},
+    ledger,
+    manifest::Desired,
+    ports::objects::At,
+};
 
 /// One write.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +72,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Takes the step of an object out; `report` says that it is held, and why.
+    pub fn hold(&mut self, report: &mut PlanReport, id: &ObjectId, reason: Reason, message: String) {
+        self.steps.retain(|step| step.id() != id);
+        report.hold(id, reason, message);
+    }
+
     /// True when there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {

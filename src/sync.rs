@@ -4,7 +4,9 @@
 //! does nothing else.
 
 mod apply;
+mod drift;
 mod error;
+mod fight;
 mod follow;
 mod follower;
 mod observe;

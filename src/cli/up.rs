@@ -1,5 +1,6 @@
 //! `ostler up`: every role in one process on one machine.
 
+mod engine;
 mod idle;
 mod key;
 mod ledgers;
@@ -68,7 +69,10 @@ pub async fn run(args: UpArgs) -> Result<ExitCode, Error> {
     let ended = if args.until_idle {
         idle::wait(&roles, args.timeout, &stop).await
     } else {
-        idle::Ended { code: signal(&stop).await, text: String::new() }
+        tokio::select! {
+            code = signal(&stop) => idle::Ended { code, text: String::new() },
+            () = roles.displaced() => idle::displaced(),
+        }
     };
     stop.cancel();
     roles.ended().await;

@@ -121,6 +121,13 @@ impl EmbeddedWorkloads {
         let shared =
             Arc::new(Shared { options, changes: broadcast::Sender::new(CHANGES), keepers: Mutex::default() });
         let this = Self { shared };
+        for left in remove::leftovers(&this.shared.options.places)? {
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = remove::delete(&left) {
+                    tracing::warn!(path = %left.display(), %error, "what is left of a place cannot be deleted");
+                }
+            });
+        }
         for folder in this.shared.folders()? {
             // A place that cannot be read now is looked at again by whoever asks for it.
             if let Ok(place) = folder.place()

@@ -235,6 +235,8 @@ reasons! {
     SessionInUse,
     /// Two writers fight over the object.
     Contested,
+    /// Another engine applies the object from Git.
+    TrackedElsewhere,
     // === places ===
     /// Every limit is enforced.
     LimitsEnforced,

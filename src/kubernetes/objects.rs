@@ -32,10 +32,13 @@ use crate::{
 const PAGE: u32 = 500;
 /// The longest that one request may take, with the client's own repeats after 429 and 503.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a status in any state is tried while others write it.
+const STATUS_TRIES: usize = 10;
 
 /// The store of objects that an API server is.
 ///
-/// Nothing is read before a write: every precondition travels with it. Objects that a watch brings are without
+/// Nothing is read before a write: every precondition travels with it. Only a status that may be in any state is read
+/// first, because an API server ignores the UID of a patch of the status, but not the resourceVersion. Objects that a watch brings are without
 /// `managedFields`, which only those read who list. A watch repeats with backoff what failed.
 pub struct KubeObjects {
     client: Client,
@@ -62,6 +65,27 @@ impl KubeObjects {
         match namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace.as_str(), &resource),
             None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+
+    async fn patch_status(
+        &self,
+        id: &ObjectId,
+        at: &At,
+        patch: &Value,
+        manager: &str,
+    ) -> Result<Object, Error> {
+        let patch = guarded(id, at, patch)?;
+        let (api, params) = (self.api(id), by(manager));
+        answered(id, api.patch_status(id.name.as_str(), &params, &Patch::Merge(&patch))).await
+    }
+
+    /// The state in which the object is now, if it is still the one that is meant.
+    async fn exact(&self, id: &ObjectId, at: &At) -> Result<At, Error> {
+        let object = self.get(id).await?.ok_or_else(|| Error::NotFound(id.clone()))?;
+        match At::of(&object) {
+            Some(now) if now.uid == at.uid => Ok(now),
+            _ => Err(conflict(id, format!("its UID is not {}", at.uid))),
         }
     }
 }
@@ -143,9 +167,18 @@ impl Objects for KubeObjects {
         if id.kind == Kind::ConfigMap || !patch.is_object() {
             return Err(invalid(id, "status: an object is needed"));
         }
-        let patch = guarded(id, at, &json!({"status": patch}))?;
-        let (api, params) = (self.api(id), by(manager));
-        answered(id, api.patch_status(id.name.as_str(), &params, &Patch::Merge(&patch))).await
+        let patch = json!({"status": patch});
+        if at.resource_version.is_some() {
+            return self.patch_status(id, at, &patch, manager).await;
+        }
+        for _ in 0..STATUS_TRIES {
+            let seen = self.exact(id, at).await?;
+            match self.patch_status(id, &seen, &patch, manager).await {
+                Err(Error::Conflict { .. }) => {}
+                done => return done,
+            }
+        }
+        Err(conflict(id, "its state changes all the time".to_owned()))
     }
 
     async fn delete(&self, id: &ObjectId, at: &At) -> Result<(), Error> {
@@ -195,6 +228,10 @@ fn guarded(id: &ObjectId, at: &At, patch: &Value) -> Result<Value, Error> {
 
 fn invalid(id: &ObjectId, cause: &str) -> Error {
     Error::Invalid { id: id.clone(), causes: vec![cause.to_owned()] }
+}
+
+fn conflict(id: &ObjectId, message: String) -> Error {
+    Error::Conflict { id: id.clone(), message }
 }
 
 fn types(kind: Kind) -> kube::core::TypeMeta {

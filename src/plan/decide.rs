@@ -1,6 +1,6 @@
 //! What happens to the objects that are asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -41,14 +41,28 @@ pub(super) fn wanted(desired: &Desired, live: &Live, ledger: &ledger::View, poli
     let recorded = |id: &ObjectId| is_recorded(id, live, ledger);
     let needed = prompts_needed(desired, &recorded);
     for (id, item) in &desired.objects {
-        let entry = if id.kind == Kind::HarnessRun { ledger.entry(&id.namespace, &id.name) } else { None };
-        match live.get(id) {
-            Some(there) => present(id, item, there, entry, policy, &mut decisions),
-            None if is_prompt(id) && !needed.contains(id) => {}
-            None => absent(id, item, entry, policy, &mut decisions),
+        let there = live.get(id);
+        if there.is_some() || !is_prompt(id) || needed.contains(id) {
+            one(id, item, there, ledger, policy, &mut decisions);
         }
     }
     decisions
+}
+
+/// Decides on one object.
+pub(super) fn one(
+    id: &ObjectId,
+    item: &Item,
+    there: Option<&Object>,
+    ledger: &ledger::View,
+    policy: &Policy,
+    decisions: &mut Decisions,
+) {
+    let entry = if id.kind == Kind::HarnessRun { ledger.entry(&id.namespace, &id.name) } else { None };
+    match there {
+        Some(there) => present(id, item, there, entry, policy, decisions),
+        None => absent(id, item, entry, policy, decisions),
+    }
 }
 
 /// A run that is not there although its result is in the ledger was removed after its end and is not brought back.
@@ -112,12 +126,11 @@ fn present(
         decisions.items.push(told(Action::Hold, Reason::Progressing, message));
         return;
     }
-    if let Some(message) = foreign(there, policy) {
-        decisions.items.push(told(Action::Refuse, Reason::Contested, &message));
+    if let Some((reason, message)) = foreign(item, there, policy) {
+        decisions.items.push(told(Action::Refuse, reason, &message));
         return;
     }
-    let authored_off = item.value().pointer("/metadata/annotations").and_then(|a| a.get(meta::RECONCILE));
-    if left_alone(there) && authored_off.is_none() {
+    if left_alone(there) && authored(item, "annotations", meta::RECONCILE).is_none() {
         let message = format!("{}: disabled", meta::RECONCILE);
         decisions.items.push(told(Action::Unchanged, Reason::Suspended, &message));
         return;
@@ -142,20 +155,45 @@ fn present(
 }
 
 /// Why the object is not ours to change; `None` when it is.
-fn foreign(there: &Object, policy: &Policy) -> Option<String> {
+fn foreign(item: &Item, there: &Object, policy: &Policy) -> Option<(Reason, String)> {
+    let key = meta::SOURCE;
+    let adopt = authored(item, "annotations", meta::ADOPT).is_some_and(|told| *told == "true");
     let source = annotation(there, meta::SOURCE);
-    if annotation(there, meta::SOURCE_UID) == Some(policy.uid.as_str())
-        || source == Some(policy.source.as_str())
-    {
+    let ours = annotation(there, meta::SOURCE_UID) == Some(policy.uid.as_str())
+        || source == Some(policy.source.as_str());
+    if let (Some(other), false) = (source, ours) {
+        let message =
+            format!("it belongs to {other}: remove it there, or annotate it {key}={}", policy.source);
+        return Some((Reason::Contested, message));
+    }
+    if adopt {
         return None;
     }
-    let key = meta::SOURCE;
-    Some(match source {
-        Some(other) => {
-            format!("it belongs to {other}: remove it there, or annotate it {key}={}", policy.source)
-        }
-        None => format!("it was made by somebody else: to hand it over, annotate it {key}={}", policy.source),
+    if let Some(engine) = tracked(item, there) {
+        let told = meta::ADOPT;
+        let message =
+            format!("{engine} applies it: remove it there, or annotate it {told}=true in this file");
+        return Some((Reason::TrackedElsewhere, message));
+    }
+    (!ours).then(|| {
+        let message =
+            format!("it was made by somebody else: to hand it over, annotate it {key}={}", policy.source);
+        (Reason::Contested, message)
     })
+}
+
+/// Which other engine tracks the object. What the author himself wrote is no sign of one.
+fn tracked(item: &Item, there: &Object) -> Option<meta::Engine> {
+    let added = |of: &'static str, all: &BTreeMap<String, String>| {
+        let added = all.iter().filter(|(key, value)| authored(item, of, key).is_none_or(|own| own != *value));
+        added.map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    meta::tracked_by(&added("labels", there.labels()), &added("annotations", there.annotations()))
+}
+
+/// A label or annotation as its author wrote it.
+fn authored<'a>(item: &'a Item, of: &str, key: &str) -> Option<&'a Value> {
+    item.value().get("metadata")?.get(of)?.get(key)
 }
 
 /// True when a claimed run is not what was claimed.

@@ -47,7 +47,9 @@ impl Live {
         Self { objects: desired.objects.iter().map(object).collect() }
     }
 
-    pub(super) fn get(&self, id: &ObjectId) -> Option<&Object> {
+    /// The object, if it is there.
+    #[must_use]
+    pub fn get(&self, id: &ObjectId) -> Option<&Object> {
         self.objects.get(id)
     }
 

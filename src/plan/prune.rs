@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use kube::ResourceExt;
+
 use super::{
     Action, Decisions, ItemReport, Live, Policy, Prune, Step,
     decide::is_prompt,
@@ -27,6 +29,10 @@ pub(super) fn unwanted(desired: &Desired, live: &Live, policy: &Policy, decision
         if left_alone(object) {
             let message = format!("{}: disabled", meta::RECONCILE);
             decisions.items.push(report(id, object, Action::Unchanged, Some((Reason::Suspended, message))));
+        } else if let Some(engine) = tracked(object) {
+            let message = format!("{engine} applies it now: it is left to it");
+            let why = Some((Reason::TrackedElsewhere, message));
+            decisions.items.push(report(id, object, Action::Unchanged, why));
         } else if let Some(why) = in_failed_file(id, object, desired) {
             decisions.items.push(report(id, object, Action::Hold, Some(why)));
         } else {
@@ -66,6 +72,12 @@ fn report(id: &ObjectId, object: &Object, action: Action, why: Option<Held>) -> 
         Some((reason, message)) => item.because(reason, message),
         None => item,
     }
+}
+
+/// Which other engine took over what has left our files; `None` for what we were told to take from it.
+fn tracked(object: &Object) -> Option<meta::Engine> {
+    let told = annotation(object, meta::ADOPT) == Some("true");
+    meta::tracked_by(object.labels(), object.annotations()).filter(|_| !told)
 }
 
 /// The file that holds the object cannot be read: it may still be in there.

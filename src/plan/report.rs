@@ -187,6 +187,17 @@ impl PlanReport {
         }
     }
 
+    /// Says of an object that it stays as it is, and why.
+    pub(super) fn hold(&mut self, id: &ObjectId, reason: Reason, message: String) {
+        for item in self.items.iter_mut().filter(|item| item.id == *id) {
+            *self.counts.of(item.action) -= 1;
+            self.counts.hold += 1;
+            (item.action, item.reason, item.message) = (Action::Hold, Some(reason), message.clone());
+            self.held.push(Held { object: id.clone(), reason, message: message.clone() });
+        }
+        self.held.sort_by(|a, b| a.object.cmp(&b.object));
+    }
+
     /// True when something would change, is in doubt or is wrong.
     #[must_use]
     pub fn differs(&self) -> bool {

@@ -18,10 +18,19 @@ const CONCURRENCY: usize = 8;
 /// What came of a plan.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
-    /// Writes that were done.
-    pub(super) done: usize,
+    /// Objects that were created or changed.
+    pub(super) written: Vec<ObjectId>,
+    /// Objects that were deleted.
+    deleted: usize,
     /// Writes that were not, and why.
     pub(super) failed: Vec<(ObjectId, objects::Error)>,
+}
+
+impl Applied {
+    /// Writes that were done.
+    pub(super) fn done(&self) -> usize {
+        self.written.len() + self.deleted
+    }
 }
 
 /// Carries the steps out, in order.
@@ -39,7 +48,8 @@ pub(super) async fn apply(
         while let Some((id, action, outcome)) = outcomes.next().await {
             note(&id, action, &outcome, commit, context);
             match outcome {
-                Ok(()) => applied.done += 1,
+                Ok(()) if action == Action::Delete => applied.deleted += 1,
+                Ok(()) => applied.written.push(id),
                 Err(source @ objects::Error::Unavailable(_)) => {
                     return Err(Error::Objects { what: format!("write {id}"), source });
                 }

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use kube::ResourceExt;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     Context, Error,
@@ -12,6 +12,7 @@ use super::{
     trigger::{Asked, Trigger, Wanted},
 };
 use crate::{
+    cache::Change,
     class::Class,
     git::{self, Watch, poll_delay},
     kinds::ConfigRepository,
@@ -23,6 +24,9 @@ use crate::{
 const DEFAULT_INTERVAL: Duration = Duration::from_mins(1);
 /// First delay after a failure that may pass; it doubles up to the interval.
 const FIRST_RETRY: Duration = Duration::from_millis(750);
+
+/// Changes of objects that are looked at in one go.
+const AT_ONCE: usize = 1024;
 
 /// Follows a repository until the task is aborted.
 pub(super) async fn follow(repository: ConfigRepository, context: Arc<Context>) {
@@ -36,6 +40,7 @@ pub(super) async fn follow(repository: ConfigRepository, context: Arc<Context>) 
             return;
         }
     };
+    let mut changes = context.caches.changes().ready_chunks(AT_ONCE).boxed();
     let mut trigger = triggers(&repository, &context, follower.ledger.clone());
     let mut wanted = Wanted::EVERYTHING;
     let mut failures = 0_u32;
@@ -59,9 +64,39 @@ pub(super) async fn follow(repository: ConfigRepository, context: Arc<Context>) 
         count(&current, &outcome, began.elapsed(), &context);
         failures = if retry { failures + 1 } else { 0 };
         context.progress.update(&uid, |settled| settled.take(&outcome, retry));
-        wanted = trigger.next(delay(&current, failures, seed(&uid, &context))).await;
+        let delay = delay(&current, failures, seed(&uid, &context));
+        wanted = next(&mut trigger, &mut changes, delay, &mut follower, &context).await;
         if retry {
             wanted = Wanted::EVERYTHING;
+        }
+    }
+}
+
+/// Waits for what calls for a round: a trigger, the end of `delay`, an object that is no longer as it was enforced, or
+/// the calm after a fight. A change that calls for nothing costs a look into the cache.
+async fn next(
+    trigger: &mut Trigger,
+    changes: &mut BoxStream<'static, Vec<Change>>,
+    delay: Duration,
+    follower: &mut Follower,
+    context: &Context,
+) -> Wanted {
+    let due = Instant::now() + delay;
+    loop {
+        let calm = async {
+            match follower.calm_in((context.clock)()) {
+                Some(calm) => tokio::time::sleep(calm).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            wanted = trigger.next(due.saturating_duration_since(Instant::now())) => return wanted,
+            () = calm => return Wanted::PLAN,
+            Some(changed) = changes.next() => {
+                if follower.drifted(&changed, context).await {
+                    return Wanted::PLAN;
+                }
+            }
         }
     }
 }

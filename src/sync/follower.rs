@@ -7,7 +7,10 @@ use kube::ResourceExt;
 use tokio::sync::watch;
 
 use super::{
-    Context, Error, apply, observe,
+    Context, Error, apply,
+    drift::Enforced,
+    fight::Fights,
+    observe,
     source::{Fetched, Reading, Source},
     status::{self, Standing},
     store,
@@ -47,11 +50,14 @@ pub(super) struct Follower {
     pub(super) ledger: watch::Receiver<Arc<ledger::State>>,
     /// What the repository's object asked for when it was last looked at.
     pub(super) asked: Option<Asked>,
+    /// The last plan that was made, which the objects are held against when they change.
+    pub(super) enforced: Option<Enforced>,
+    pub(super) fights: Fights,
     /// The commit in force, once verified.
     verified: Option<CommitId>,
     /// The last plan that was carried out, as long as nothing of it is left to do.
     settled: Option<Settled>,
-    view: ledger::View,
+    pub(super) view: ledger::View,
     /// The status after the last round: the cache may not show it yet when the next one begins.
     said: Option<ConfigRepositoryStatus>,
 }
@@ -94,6 +100,8 @@ impl Follower {
             source,
             ledger,
             asked: None,
+            enforced: None,
+            fights: Fights::default(),
             verified: None,
             settled: None,
             view: ledger::View::default(),
@@ -132,7 +140,7 @@ impl Follower {
 
     async fn work(&mut self, wanted: Wanted, round: &mut Round<'_>) -> Result<End, Error> {
         if round.repository.spec.suspend == Some(true) {
-            self.settled = None;
+            (self.settled, self.enforced) = (None, None);
             round.stand(&Standing::suspended());
             return Ok(End::default());
         }
@@ -154,7 +162,7 @@ impl Follower {
         let scope = scope(round.repository)?;
         let desired = self.source.read(commit, &reading, scope.clone()).await;
         let desired = desired.map_err(|source| Error::Git { what: "read the repository", source })?;
-        self.enforce(commit, reading, &desired, &scope, round).await
+        self.enforce(commit, reading, desired, &scope, round).await
     }
 
     async fn observe(&mut self, round: &mut Round<'_>) -> Result<(), Error> {
@@ -190,7 +198,7 @@ impl Follower {
     }
 
     /// Waits until the ledger was read, or is known not to be readable; then remembers the last view that counts.
-    async fn learn_ledger(&mut self) {
+    pub(super) async fn learn_ledger(&mut self) {
         let known = self.ledger.wait_for(|state| **state != ledger::State::Unread).await;
         // a sender that is gone leaves what was known
         if let Ok(state) = known
@@ -205,14 +213,21 @@ impl Follower {
         &mut self,
         commit: CommitId,
         reading: Reading,
-        desired: &Desired,
+        desired: Desired,
         scope: &Scope,
         round: &mut Round<'_>,
     ) -> Result<End, Error> {
         let policy = policy(round.repository, commit)?;
         let live = store::live(scope, round.context).await?;
-        let (plan, report) = plan::plan(desired, &live, &self.view, &policy, round.now);
+        let (mut plan, mut report) = plan::plan(&desired, &live, &self.view, &policy, round.now);
+        let corrects = self.begin(desired, policy.clone(), &reading, round.now);
+        if corrects {
+            self.referee(&mut plan, &mut report, &live, round.repository, round.context).await;
+        }
         let applied = apply::apply(plan, policy.commit.as_ref(), round.context).await?;
+        if corrects {
+            applied.written.iter().for_each(|id| self.fights.corrected(id, round.now));
+        }
         let failed: Vec<String> = applied.failed.iter().map(|(id, error)| format!("{id}: {error}")).collect();
         status::report(round.status, &report);
         if failed.is_empty() {
@@ -225,7 +240,7 @@ impl Follower {
         let end = End {
             again,
             failed: report.diagnostics.iter().any(Diagnostic::is_error) || !failed.is_empty(),
-            written: applied.done,
+            written: applied.done(),
             recorded: recorded(&report, &self.view),
         };
         self.settled = (!again).then(|| Settled { commit, reading, standing, end: end.clone() });

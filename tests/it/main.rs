@@ -18,6 +18,8 @@ mod git_source;
 mod git_write;
 mod golden;
 mod harness;
+mod kubectl;
+mod kubernetes;
 mod manifest;
 mod objects;
 mod offline;

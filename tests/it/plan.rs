@@ -8,7 +8,8 @@ use ostler::{
     kinds::{Kind, ObjectId},
     ledger::{Entry, View},
     manifest::Desired,
-    plan::{Live, Plan, PlanReport, Policy, Prune, Step, plan},
+    plan::{FieldChange, Live, Plan, PlanReport, Policy, Prune, Step, calls_for_plan, plan, writers},
+    ports::objects,
 };
 use serde_json::{Value, json};
 
@@ -136,6 +137,101 @@ fn every_rule_has_a_case() {
         format!("{report}exit code {}\nsteps:\n{}", report.exit_code(), steps.join("\n"))
     };
     assert!(golden::run("plan_cases", subject) >= 15);
+}
+
+/// Whether the planner would look again at an object, as a cache has it, when it stands so.
+fn looks_again(written: &str, patch: &Value) -> bool {
+    let policy = policy("");
+    let desired = desired(&[("a.yaml".to_owned(), written.to_owned())]);
+    let (id, item) = desired.objects.first_key_value().unwrap();
+    let live = Live::assumed(&desired, &policy);
+    let mut there = serde_json::to_value(live.get(id).unwrap()).unwrap();
+    merge(&mut there, patch);
+    let there = serde_json::from_value(there).unwrap();
+    // the way of every object through a cache
+    let there = match id.kind {
+        Kind::Agent => objects::untyped(&objects::typed::<ostler::kinds::Agent>(there).unwrap()),
+        Kind::HarnessRun => objects::untyped(&objects::typed::<ostler::kinds::HarnessRun>(there).unwrap()),
+        other => panic!("{other}"),
+    };
+    calls_for_plan(id, item, Some(&there.unwrap()), &View::default(), &policy)
+}
+
+#[test]
+fn a_change_of_what_was_applied_calls_for_a_plan_and_no_other_does() {
+    let agent =
+        "apiVersion: ostler.dev/v1alpha1\nkind: Agent\nmetadata: {name: a}\nspec: {preset: pi, args: []}\n";
+    let run = "apiVersion: ostler.dev/v1alpha1\nkind: HarnessRun\nmetadata: {name: r}\nspec: {agentRef: {name: a}, task: {prompt: p}, timeout: 90m}\n";
+    let cases = [
+        (agent, "nothing", json!({}), false),
+        (agent, "a field", json!({"spec": {"preset": "codex"}}), true),
+        (agent, "an empty list is filled", json!({"spec": {"args": ["x"]}}), true),
+        (agent, "a field that nobody asked for", json!({"spec": {"command": ["x"]}}), false),
+        (agent, "somebody's label", json!({"metadata": {"labels": {"team": "a"}}}), false),
+        (
+            agent,
+            "our annotation",
+            json!({"metadata": {"annotations": {"ostler.dev/source-path": "b"}}}),
+            true,
+        ),
+        (agent, "status", json!({"status": {"observedGeneration": 3}}), false),
+        (
+            agent,
+            "left alone",
+            json!({"spec": {"preset": "codex"}, "metadata": {"annotations": {"ostler.dev/reconcile": "disabled"}}}),
+            false,
+        ),
+        (
+            agent,
+            "another engine's",
+            json!({"spec": {"preset": "codex"}, "metadata": {"labels": {"argocd.argoproj.io/instance": "x"}}}),
+            false,
+        ),
+        (agent, "going", json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}), false),
+        (run, "a duration in other words", json!({"spec": {"timeout": "5400s"}}), false),
+        (run, "another duration", json!({"spec": {"timeout": "1h"}}), true),
+        (run, "its progress", json!({"status": {"phase": "Running"}}), false),
+        (run, "a stop by hand", json!({"spec": {"stop": true}}), false),
+    ];
+    for (written, what, patch, expected) in cases {
+        assert_eq!(looks_again(written, &patch), expected, "{what}");
+    }
+}
+
+#[test]
+fn whoever_changed_a_field_is_named() {
+    let entry = |manager: &str, second: u8, subresource: Option<&str>, fields: Value| {
+        json!({"manager": manager, "operation": "Update", "subresource": subresource,
+            "time": format!("2026-01-01T00:00:0{second}Z"), "fieldsType": "FieldsV1", "fieldsV1": fields})
+    };
+    let managed = [
+        entry("ostler-syncer", 1, None, json!({"f:spec": {"f:args": {}}})),
+        entry("hand", 2, None, json!({"f:spec": {"f:preset": {}}})),
+        entry("label", 3, None, json!({"f:metadata": {"f:labels": {".": {}, "f:a.b/c": {}}}})),
+        entry("ostler-controller", 4, Some("status"), json!({"f:status": {}})),
+    ];
+    let object = json!({"metadata": {"name": "a", "managedFields": managed}});
+    let object = serde_json::from_value(object).unwrap();
+    let change = |field: &str| FieldChange { field: field.to_owned(), from: None, to: Some(json!(1)) };
+    assert_eq!(writers(&object, &[change("spec.preset")]), ["hand"]);
+    assert_eq!(
+        writers(&object, &[change("metadata.labels.a.b/c"), change("spec.preset")]),
+        ["hand", "label"]
+    );
+    assert_eq!(writers(&object, &[change("metadata.labels")]), ["label"], "a part of what differs");
+    assert_eq!(writers(&object, &[change("spec.taken")]), ["label"], "the last one, when nobody owns it");
+}
+
+#[test]
+fn what_the_syncer_makes_of_a_run_inherits_no_tracking() {
+    let run = "apiVersion: ostler.dev/v1alpha1\nkind: HarnessRun\nmetadata: {name: r, labels: {app.kubernetes.io/instance: shop, kustomize.toolkit.fluxcd.io/name: shop}, annotations: {argocd.argoproj.io/tracking-id: x}}\nspec: {agentRef: {name: a}, task: {promptFrom: {path: p.md}}}\n";
+    let files = [("r.yaml".to_owned(), run.to_owned()), ("p.md".to_owned(), "Do it.".to_owned())];
+    let (first, _) = plan(&desired(&files), &Live::default(), &View::default(), &policy(""), NOW);
+    let prompt = first.steps.iter().find(|step| step.id().kind == Kind::ConfigMap).unwrap();
+    let Step::Create { body, .. } = prompt else { panic!("{prompt:?}") };
+    assert_eq!(body["metadata"].get("labels"), None);
+    let annotations = body["metadata"]["annotations"].as_object().unwrap();
+    assert!(annotations.keys().all(|key| key.starts_with("ostler.dev/")), "{annotations:?}");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! End to end: the real program over real repositories, from a push to what it leaves behind.
 
 mod broken;
+mod drift;
 mod edits;
+mod engine;
 mod inside;
 mod kills;
 mod ledger;

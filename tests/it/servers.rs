@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, dead_code, reason = "for all tests, not each needs all")]
 
+pub(crate) mod closed;
 pub(crate) mod git_http;
 pub(crate) mod model;
 pub(crate) mod pi;

@@ -35,7 +35,6 @@ impl Up {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::open(&folder.path().join("state")).unwrap();
         let store = Arc::new(EmbeddedStore::open(&state.layout().objects()).unwrap());
-        let told = Arc::clone(&store);
         let server = serve(&state.layout().socket(), Arc::clone(&store) as Store).unwrap();
         Self { folder, store, served: Some((state, server)) }
     }

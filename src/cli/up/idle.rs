@@ -130,6 +130,11 @@ pub(super) struct Ended {
     pub(super) text: String,
 }
 
+/// Somebody else has the lease: nothing more is done here.
+pub(super) fn displaced() -> Ended {
+    Ended { code: ExitCode::from(2), text: "another process looks after the cluster's objects now\n".to_owned() }
+}
+
 /// Waits until nothing can progress without a commit or a person: 0 when every run succeeded, 1 when some did not or a
 /// file has errors, 2 when the time is over or the process is told to end.
 pub(super) async fn wait(roles: &Roles, timeout: Duration, stop: &CancellationToken) -> Ended {
@@ -137,6 +142,7 @@ pub(super) async fn wait(roles: &Roles, timeout: Duration, stop: &CancellationTo
     let outcome = tokio::select! {
         ended = tokio::time::timeout(timeout, settled(roles)) => ended,
         () = super::shutdown_signal() => return interrupted(),
+        () = roles.displaced() => return displaced(),
         () = stop.cancelled() => return interrupted(),
     };
     match outcome {
@@ -191,7 +197,7 @@ async fn look(
     if all.is_empty() || all.iter().any(|settled| settled.busy || settled.rounds == 0) {
         return None;
     }
-    let runs = match roles.store.list(Kind::HarnessRun, None).await {
+    let runs = match roles.store.list(Kind::HarnessRun, roles.scope.as_ref()).await {
         Ok(runs) => runs,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot list the runs");

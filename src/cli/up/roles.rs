@@ -5,7 +5,7 @@ use std::{
     fs::Permissions,
     io::Write,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,7 +20,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, UpArgs, clock, key,
+    Error, UpArgs, clock,
+    engine::{self, Engine},
+    key,
     ledgers::Ledgers,
     places,
     state_folder::{Layout, StateFolder},
@@ -31,10 +33,11 @@ use crate::{
     controllers,
     embedded::{
         access::{EmbeddedAccess, Scope},
-        objects::{self as embedded_objects, EmbeddedStore},
-        secrets::SecretFolder,
+        objects as embedded_objects,
     },
     kinds::{ConfigRepository, meta},
+    kubernetes::lease::Lease,
+    names::Namespace,
     ports::{
         Access, Secrets,
         objects::{Store, untyped},
@@ -55,6 +58,9 @@ pub(super) struct Roles {
     /// What the controllers share.
     controllers: Arc<controllers::Context>,
     ledgers: Arc<Ledgers>,
+    /// The namespace that is looked after; `None`: all of them.
+    pub(super) scope: Option<Namespace>,
+    lease: Option<Lease>,
     tasks: JoinSet<()>,
     /// Whatever must go last.
     _socket: embedded_objects::Server,
@@ -65,6 +71,17 @@ impl Roles {
     pub(super) async fn ended(mut self) {
         while self.tasks.join_next().await.is_some() {}
         self.ledgers.ended().await;
+        if let Some(lease) = self.lease {
+            lease.release().await;
+        }
+    }
+
+    /// Waits until somebody else looks after the objects; for ever, when they are on this machine.
+    pub(super) async fn displaced(&self) {
+        match &self.lease {
+            Some(lease) => lease.lost().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Objects or places changed.
@@ -118,17 +135,19 @@ pub(super) async fn start(
     stop: CancellationToken,
 ) -> Result<Roles, Error> {
     let layout = state.layout().clone();
-    let embedded = Arc::new(EmbeddedStore::open_with_clock(&layout.objects(), clock())?);
+    let namespace = repository.metadata.namespace.as_deref().and_then(|name| name.parse().ok());
+    let Engine { store, scope, secrets, lease } =
+        engine::open(args, namespace.unwrap_or_else(|| args.namespace.clone()), state).await?;
     let metrics = Arc::new(Metrics::new());
-    let store: Store = Arc::new(Counted::new(embedded.clone(), metrics.clone()));
+    let store: Store = Arc::new(Counted::new(store, metrics.clone()));
     store.apply(&untyped(&repository)?, meta::CLI, true, None).await?;
-    let (caches, fill) = Caches::new(store.as_ref(), None);
+    let (caches, fill) = Caches::new(store.as_ref(), scope.as_ref());
     let mut tasks = JoinSet::new();
     tasks.spawn(until(stop.clone(), fill));
     caches.ready().await;
 
     let shared = Shared {
-        secrets: secrets(args, &layout)?,
+        secrets,
         access: Arc::new(
             EmbeddedAccess::open(layout.root()).map_err(|e| Error::setup("read the tokens", e))?,
         ),
@@ -167,6 +186,8 @@ pub(super) async fn start(
         api_token,
         controllers: context,
         ledgers,
+        scope,
+        lease,
         tasks,
         _socket: socket,
     })
@@ -174,23 +195,6 @@ pub(super) async fn start(
 
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     tokio::select! { () = work => {}, () = stop.cancelled() => {} }
-}
-
-/// The folder that was named, or an empty one of the state folder's own.
-fn secrets(args: &UpArgs, layout: &Layout) -> Result<Arc<dyn Secrets>, Error> {
-    let folder: PathBuf = if let Some(folder) = &args.secrets {
-        folder.clone()
-    } else {
-        let own = layout.root().join("secrets");
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&own)
-            .map_err(|e| Error::setup(format!("make {}", own.display()), e))?;
-        own
-    };
-    let opened = SecretFolder::open(&folder);
-    Ok(Arc::new(opened.map_err(|e| Error::setup(format!("open the secrets in {}", folder.display()), e))?))
 }
 
 fn ledgers(args: &UpArgs, state: &StateFolder, shared: &Shared) -> Result<Arc<Ledgers>, Error> {

@@ -58,6 +58,15 @@ pub struct UpArgs {
     /// What makes a run start at most once: the ledger, or this state folder alone
     #[arg(long, value_enum)]
     pub claim: Option<Claim>,
+    /// Keep the objects in a cluster, by its kubeconfig: those of --namespace, which this process then looks after alone
+    #[arg(long, value_name = "FILE", requires = "places")]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig; default: its current one
+    #[arg(long, value_name = "NAME", requires = "places")]
+    pub context: Option<String>,
+    /// Where agents run when the objects are in a cluster
+    #[arg(long, value_enum)]
+    pub places: Option<Places>,
     /// Names and addresses of test servers, in the format of hosts(5)
     #[arg(long, value_name = "FILE")]
     pub egress_hosts: Option<PathBuf>,
@@ -85,6 +94,13 @@ pub enum Claim {
     Git,
     /// The state folder alone.
     Cluster,
+}
+
+/// Where agents run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Places {
+    /// On this machine, under bubblewrap. Pods come with a later version.
+    Machine,
 }
 
 /// A Go-style duration.

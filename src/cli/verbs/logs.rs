@@ -190,11 +190,11 @@ mod tests {
             let mut out = Vec::new();
             let shown = copy(near, &mut out).await.unwrap();
             assert_eq!(shown, said.len() as u64);
-            assert!(kept(&layout, &run(), shown, &mut out).unwrap());
+            assert!(kept(Some(&layout), &run(), shown, &mut out).unwrap());
             assert_eq!(out, b"first, second, third", "after {said:?}");
         }
         std::fs::remove_dir_all(layout.places()).unwrap();
-        assert!(!kept(&layout, &run(), 0, &mut Vec::new()).unwrap());
+        assert!(!kept(Some(&layout), &run(), 0, &mut Vec::new()).unwrap());
     }
 
     #[test]

@@ -311,7 +311,16 @@ fn ended(observed: &Observed<'_>, step: &mut Step) {
     if has_finalizer(observed.run) && (deleting || elsewhere) {
         step.effects.push(Effect::RemoveFinalizer);
     }
-    if let (false, Some(ttl), Some(ended)) = (deleting, observed.ttl, &step.status.completion_time) {
+    // another engine would make it again, as a run of the same name
+    let tracked = meta::tracked_by(observed.run.labels(), observed.run.annotations()).is_some();
+    // as Git would what the ledger does not know
+    let recorded = condition::get(&step.status.conditions, types::RESULT_RECORDED);
+    let unknown = recorded.is_some_and(|recorded| {
+        recorded.status != "True" && recorded.reason != Reason::NoRepository.as_str()
+    });
+    let returns = unknown && observed.run.annotations().contains_key(meta::SOURCE_UID);
+    let ttl = observed.ttl.filter(|_| !tracked && !returns);
+    if let (false, Some(ttl), Some(ended)) = (deleting, ttl, &step.status.completion_time) {
         let due = ended.0.as_second().saturating_add(ttl);
         let left = due - observed.now.as_second();
         if left <= 0 {

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     kinds::{API_VERSION, Kind, ObjectId},
     ports::objects::{At, Error},
+    schema,
 };
 
 /// A write that somebody wants.
@@ -84,11 +85,9 @@ fn create(
     manager: &str,
     stamp: &Stamp,
 ) -> Result<Outcome, Error> {
-    if old.is_some() {
-        return Err(Error::AlreadyExists(id.clone()));
-    }
     let new = without_nulls(&without_store_fields(id, object));
-    update(id, &newborn(id, stamp), Part::Main, &new, manager, stamp)
+    let made = update(id, &newborn(id, stamp), Part::Main, &new, manager, stamp)?;
+    if old.is_some() { Err(Error::AlreadyExists(id.clone())) } else { Ok(made) }
 }
 
 fn apply(
@@ -157,14 +156,21 @@ fn update(
     stamp: &Stamp,
 ) -> Result<Outcome, Error> {
     let mut owners = Owners::of(old);
-    let content = part.of(new);
+    let mut content = part.of(new);
+    if let Some(Value::Object(metadata)) = content.get_mut("metadata") {
+        // nobody owns what is not stored
+        metadata.retain(|_, value| !is_empty(value));
+    }
+    drop_empty_data(id, &mut content);
     let writer = Writer { subresource: part.subresource(), ..writer(id, Operation::Update, manager) };
     owners.update(&part.of(old), &content, &writer, &stamp.now);
     finish(id, old, part.put(old, content), &owners)
 }
 
 /// Checks the object that came out, and says what becomes of it.
-fn finish(id: &ObjectId, old: &Value, mut new: Value, owners: &Owners) -> Result<Outcome, Error> {
+fn finish(id: &ObjectId, old: &Value, new: Value, owners: &Owners) -> Result<Outcome, Error> {
+    let mut new = schema::with_defaults(id.kind, &new);
+    drop_empty_data(id, &mut new);
     let is_newborn = old["metadata"].get("resourceVersion").is_none();
     if !is_newborn && new == *old && *owners == Owners::of(old) {
         return Ok(Outcome::Unchanged);
@@ -256,6 +262,13 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(map) => map.is_empty(),
         Value::Array(items) => items.is_empty(),
         other => other.is_null(),
+    }
+}
+
+/// A ConfigMap without data has no field for it.
+fn drop_empty_data(id: &ObjectId, object: &mut Value) {
+    if let (Kind::ConfigMap, Value::Object(fields)) = (id.kind, object) {
+        fields.retain(|key, value| !matches!(key.as_str(), "data" | "binaryData") || !is_empty(value));
     }
 }
 

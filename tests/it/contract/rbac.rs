@@ -102,7 +102,7 @@ async fn until(wanted: bool, admin: &Client, to: To<'_>, attributes: ResourceAtt
     }
     let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
     let api = Api::<SubjectAccessReview>::all(admin.clone());
-    eventually("the authorizer knows", async || {
+    eventually("the authorizer knows", || async {
         let answer = api.create(&PostParams::default(), &review).await.unwrap();
         answer.status.is_some_and(|status| status.allowed) == wanted
     })
@@ -110,7 +110,7 @@ async fn until(wanted: bool, admin: &Client, to: To<'_>, attributes: ResourceAtt
 }
 
 /// Looks until it is so.
-pub(crate) async fn eventually(what: &str, look: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, look: impl Fn() -> F) {
     let looks = async {
         while !look().await {
             tokio::time::sleep(PAUSE).await;

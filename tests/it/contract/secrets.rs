@@ -218,12 +218,12 @@ mod embedded {
         }
     }
 
-    async fn ground() -> Folder {
+    fn ground() -> Folder {
         let dir = tempfile::tempdir().unwrap();
         Folder { secrets: SecretFolder::open(dir.path()).unwrap(), dir }
     }
 
-    suite!(ground());
+    suite!(std::future::ready(ground()));
 }
 
 mod kubernetes;

@@ -8,6 +8,7 @@ use super::{
     origin::Echo,
     place::{Place, rules, status},
 };
+use crate::servers::closed::Closed;
 
 #[tokio::test]
 async fn an_allowed_tunnel_carries_bytes_both_ways_and_counts_them() {
@@ -147,9 +148,8 @@ async fn an_audit_lets_through_and_records() {
 
 #[tokio::test]
 async fn a_target_that_is_not_there_is_not_a_denial() {
-    let echo = Echo::start().await;
-    let port = echo.port;
-    drop(echo);
+    let closed = Closed::new();
+    let port = closed.address().port();
     let policy = json!({"rules": [{"name": "r", "hosts": ["target.test", "no-such-name.invalid"], "ports": [port]}],
         "allowPrivate": true});
     let place = Place::start(&[policy]);

@@ -6,6 +6,7 @@ use ostler::class::Class;
 use ostler::git::{Credential, Error, Limits, Location, Remote};
 
 use super::{NEVER, contains, contents, fetch, id, main_branch, mirror};
+use crate::servers::closed::Closed;
 use crate::servers::git_http::{Auth, Fault, GitHttp, Options};
 use crate::servers::repo::Repo;
 
@@ -139,9 +140,9 @@ fn answers_of_a_server_have_their_class() {
     server.fault(Fault::None);
     let nowhere = Remote::builder(server.url("nowhere.git").parse().unwrap()).build().unwrap();
     assert!(matches!(fetch(&mirror, &nowhere), Err(Error::NotFound { .. })));
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let closed = Remote::builder(format!("http://{closed}/a").parse().unwrap()).build().unwrap();
-    assert!(matches!(fetch(&mirror, &closed), Err(Error::Unreachable { .. })));
+    let closed = Closed::new();
+    let unreachable = Remote::builder(format!("http://{}/a", closed.address()).parse().unwrap());
+    assert!(matches!(fetch(&mirror, &unreachable.build().unwrap()), Err(Error::Unreachable { .. })));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use ostler::{
 use super::world::{World, appears, shell};
 
 /// Says whether a TCP connection can be made, with bash alone.
-const DIAL: &str = r#"dial() { if timeout 2 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null; then echo "open $1"; else echo "closed $1"; fi; }; "#;
+const DIAL: &str = r#"dial() { if timeout 60 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null; then echo "open $1"; else echo "closed $1"; fi; }; "#;
 
 #[tokio::test]
 async fn there_is_no_way_out_but_the_proxy() {

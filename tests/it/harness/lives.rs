@@ -16,7 +16,7 @@ use ostler::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::world::{Then, World, appears, nothing_left, processes_with, shell};
+use super::world::{Then, World, appears, disappears, nap, nothing_left, processes_with, shell};
 
 /// A run that needs a secret, which exists.
 fn with_secret(world: &World, script: &str) -> PlaceSpec {
@@ -32,16 +32,17 @@ fn processes(world: &World, run: &ostler::names::Uid) -> [Process; 2] {
     ["sidecar", "shim"].map(|name| serde_json::from_value(state[name].clone()).unwrap())
 }
 
-/// A NUL-separated file of a process.
+/// A NUL-separated file of a process; nothing of one that has ended.
 fn words(pid: i32, file: &str) -> Vec<String> {
-    let text = fs::read(format!("/proc/{pid}/{file}")).unwrap();
+    let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 #[tokio::test]
 async fn what_others_can_see_of_its_processes_holds_no_secret() {
     let world = World::new();
-    let spec = with_secret(&world, "touch started; sleep 98766");
+    let nap = nap();
+    let spec = with_secret(&world, &format!("touch started; sleep {nap}"));
     world.workloads.ensure(&spec).await.unwrap();
     appears(&world.place(&spec.run.uid).join("workspace/started")).await;
     let place = spec.run.uid.as_str();
@@ -55,14 +56,13 @@ async fn what_others_can_see_of_its_processes_holds_no_secret() {
             "{line:?}"
         );
     }
-    // The test's own environment has more, which is not taken over.
-    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    // The test's own environment has more, which is not taken over; cargo sees to that.
     let taken: Vec<_> = words(sidecar, "environ").into_iter().filter(|word| !word.is_empty()).collect();
     let allowed = ["PATH=", "HOME=", "TMPDIR=", "LANG=", "RUST_LOG="];
     assert!(taken.iter().all(|word| allowed.iter().any(|name| word.starts_with(name))), "{taken:?}");
     assert!(taken.iter().any(|word| word.starts_with("PATH=")), "{taken:?}");
     world.workloads.remove(&spec.run.uid).await.unwrap();
-    nothing_left("98766").await;
+    nothing_left(&nap).await;
 }
 
 #[tokio::test]
@@ -101,15 +101,16 @@ async fn ensure_makes_one_place_whoever_asks_and_however_often() {
 #[tokio::test]
 async fn when_a_sidecar_is_killed_nothing_is_left_and_nothing_starts_again() {
     let mut world = World::new();
-    let spec = shell("echo one >>starts; touch started; setsid sleep 98762 & sleep 98762");
+    let nap = nap();
+    let spec = shell(&format!("echo one >>starts; touch started; setsid sleep {nap} & sleep {nap}"));
     world.workloads.ensure(&spec).await.unwrap();
     let workspace = world.place(&spec.run.uid).join("workspace");
     appears(&workspace.join("started")).await;
-    assert!(!processes_with("98762").is_empty());
+    assert!(!processes_with(&nap).is_empty());
     let [sidecar, shim] = processes(&world, &spec.run.uid);
     sidecar.kill();
     world.reaches(&spec.run.uid, Stage::Vanished).await;
-    nothing_left("98762").await;
+    nothing_left(&nap).await;
     while shim.is_alive() {
         tokio::task::yield_now().await;
     }
@@ -123,26 +124,28 @@ async fn when_a_sidecar_is_killed_nothing_is_left_and_nothing_starts_again() {
 #[tokio::test]
 async fn when_pid_1_is_killed_the_result_says_so() {
     let world = World::new();
-    let spec = shell("touch started; sleep 98763");
+    let nap = nap();
+    let spec = shell(&format!("touch started; sleep {nap}"));
     world.workloads.ensure(&spec).await.unwrap();
     appears(&world.place(&spec.run.uid).join("workspace/started")).await;
     processes(&world, &spec.run.uid)[1].kill();
     let end = world.delivered(1).await.remove(0).report.end;
     assert!(matches!(&end, End::Ended { message, code: 137, .. } if message.contains("killed")), "{end:?}");
-    nothing_left("98763").await;
+    nothing_left(&nap).await;
 }
 
 #[tokio::test]
 async fn when_the_state_folder_goes_everything_ends() {
     let world = World::new();
-    let spec = shell("touch started; setsid sleep 98764 & sleep 98764");
+    let nap = nap();
+    let spec = shell(&format!("touch started; setsid sleep {nap} & sleep {nap}"));
     world.workloads.ensure(&spec).await.unwrap();
     let place = world.place(&spec.run.uid);
     appears(&place.join("workspace/started")).await;
     let [sidecar, shim] = processes(&world, &spec.run.uid);
     fs::rename(&world.state, world.folder.path().join("gone")).unwrap();
     fs::remove_dir_all(world.folder.path().join("gone")).unwrap();
-    nothing_left("98764").await;
+    nothing_left(&nap).await;
     while sidecar.is_alive() || shim.is_alive() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
@@ -152,15 +155,42 @@ async fn when_the_state_folder_goes_everything_ends() {
 #[tokio::test]
 async fn removal_ends_what_runs_and_leaves_nothing() {
     let world = World::new();
-    let spec = shell("mkdir -p a/b; chmod 0 a/b a; touch started; sleep 98765");
+    let nap = nap();
+    let spec = shell(&format!("mkdir -p a/b; chmod 0 a/b a; touch started; sleep {nap}"));
     world.workloads.ensure(&spec).await.unwrap();
     let place = world.place(&spec.run.uid);
     appears(&place.join("workspace/started")).await;
     world.workloads.remove(&spec.run.uid).await.unwrap();
     assert!(!place.exists());
-    nothing_left("98765").await;
+    nothing_left(&nap).await;
     world.workloads.remove(&spec.run.uid).await.unwrap();
     assert!(world.workloads.list().await.unwrap().is_empty());
+    assert_eq!(fs::read_dir(&world.options.places).unwrap().count(), 0, "under any name");
+}
+
+#[tokio::test]
+async fn a_removal_that_was_cut_short_is_finished() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut world = World::new();
+    let spec = shell("true");
+    let uid = spec.run.uid.as_str();
+    // As a crash leaves it: under its other name, half of it deleted, the rest as the agent closed it.
+    let left = || {
+        let left = world.options.places.join(format!(".gone-{uid}"));
+        fs::create_dir_all(left.join("workspace/a")).unwrap();
+        fs::write(left.join("workspace/a/file"), "").unwrap();
+        fs::set_permissions(left.join("workspace"), fs::Permissions::from_mode(0o000)).unwrap();
+        left
+    };
+    left();
+    assert!(world.workloads.observe(&spec.run.uid).await.unwrap().is_none());
+    world.run(&spec).await;
+    world.workloads.remove(&spec.run.uid).await.unwrap();
+    assert_eq!(fs::read_dir(&world.options.places).unwrap().count(), 0);
+
+    let left = left();
+    world.restart();
+    disappears(&left).await;
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ use secrecy::SecretBox;
 use tokio::sync::watch;
 
 /// Nothing in these tests takes as long; it ends a test that would hang.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Secrets by name: key and value, all for any use and host.
 #[derive(Default)]
@@ -345,6 +345,12 @@ pub(crate) fn command(command: &[&str]) -> PlaceSpec {
     }
 }
 
+/// Seconds to sleep, for longer than any test, as `sleep(1)` reads them: a number that is in no other command line of this
+/// machine, so that processes of other tests and other checkouts are not counted.
+pub(crate) fn nap() -> String {
+    format!("98765.{}", uuid::Uuid::new_v4().as_u128())
+}
+
 /// Numbers of processes whose command line has this word.
 pub(crate) fn processes_with(word: &str) -> Vec<i32> {
     let with = |entry: std::fs::DirEntry| {
@@ -375,4 +381,14 @@ pub(crate) async fn appears(path: &Path) {
         }
     };
     tokio::time::timeout(PATIENCE, there).await.unwrap_or_else(|_| panic!("{} never came", path.display()));
+}
+
+/// Waits until a file is gone.
+pub(crate) async fn disappears(path: &Path) {
+    let gone = async {
+        while path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("{} never went", path.display()));
 }

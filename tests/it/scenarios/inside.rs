@@ -52,7 +52,7 @@ proxy() { # name, first line, host
   echo "$1 $3 $code $(grep -c 'hello from outside' <&3)" >>REACHED
   exec 3<&-
 }
-dial() { if timeout 5 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null; then echo "dial $1 open"; else echo "dial $1 shut"; fi >>REACHED; }
+dial() { if timeout 60 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null; then echo "dial $1 open"; else echo "dial $1 shut"; fi >>REACHED; }
 ls /sys/class/net 2>/dev/null | sed 's/^/sys /' >>REACHED
 sed -n 's/^ *\([a-z0-9]*\):.*/interface \1/p' /proc/net/dev >>REACHED
 proxy tunnel "CONNECT allowed.test:PORT HTTP/1.1" allowed.test:PORT

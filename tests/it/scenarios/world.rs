@@ -11,12 +11,13 @@ use std::{
 use futures::StreamExt;
 use kube::{ResourceExt, runtime::watcher::Event};
 use ostler::{
-    embedded::objects::{self, EmbeddedStore},
+    embedded::objects,
     kinds::{HarnessRun, Typed, harness_run::HarnessRunStatus},
     ports::{Objects, objects as port},
 };
 
 use super::{
+    engine::Engine,
     ledger::Ledger,
     manifests,
     up::{Ended, Up},
@@ -24,7 +25,7 @@ use super::{
 use crate::servers::repo::Repo;
 
 /// No wait is longer: a test that hangs says so.
-pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const PATIENCE: Duration = Duration::from_mins(4);
 
 /// How often something that tells nobody of its changes is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -42,6 +43,7 @@ pub(super) struct World {
     pub(super) target: Vec<OsString>,
     /// The repository that the ledger is in.
     pub(super) ledger: PathBuf,
+    engine: Engine,
 }
 
 impl World {
@@ -70,7 +72,8 @@ impl World {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (target, ledger) = (vec![config.bare().into()], config.bare());
-        Self { root, config, code, runtime, target, ledger }
+        let engine = Engine::new(&runtime);
+        Self { root, config, code, runtime, target, ledger, engine }
     }
 
     /// A path in the world's own folder.
@@ -126,7 +129,8 @@ impl World {
 
     fn up_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.ostler();
-        command.arg("up").args(&self.target).arg("--state").arg(self.state()).arg("--json").args(arguments);
+        command.arg("up").args(&self.target).arg("--state").arg(self.state()).arg("--json").args(self.engine.arguments());
+        command.args(arguments);
         command
     }
 
@@ -150,7 +154,7 @@ impl World {
     /// Runs `ostler up --until-idle` to its end.
     pub(super) fn up_until_idle(&self, arguments: &[&str]) -> Ended {
         let mut command = self.up_command(arguments);
-        command.args(["--until-idle", "--timeout", "50s"]);
+        command.args(["--until-idle", "--timeout", "3m"]);
         Up::start(command).end()
     }
 
@@ -167,9 +171,7 @@ impl World {
 
     /// Reads an object of namespace `default` where no `up` runs.
     pub(super) fn stored<K: Typed>(&self, name: &str) -> Option<K> {
-        let store = EmbeddedStore::open_read_only(&self.state().join("objects")).unwrap();
-        let (namespace, name) = ("default".parse().unwrap(), name.parse().unwrap());
-        self.runtime.block_on(port::get(&store, &namespace, &name)).unwrap()
+        self.runtime.block_on(self.engine.stored(&self.state(), name))
     }
 
     /// The status of a run, where no `up` runs.
@@ -261,13 +263,14 @@ impl World {
         names.lines().map(str::to_owned).collect()
     }
 
-    /// Throws the state folder away, whatever runs in it.
+    /// Throws the state folder and the objects away, whatever runs there.
     pub(super) fn forget_state(&self) {
         // Who still writes there gives up within moments.
         eventually("the state folder goes", || {
             let _ = fs::remove_dir_all(self.state());
             !self.state().exists()
         });
+        self.runtime.block_on(self.engine.forget());
     }
 }
 

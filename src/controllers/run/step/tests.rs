@@ -225,6 +225,46 @@ fn the_object_goes_only_when_nothing_is_left_to_record() {
 }
 
 #[test]
+fn time_removes_nothing_that_another_engine_tracks() {
+    let recorded = finished(Some((State::True, Reason::Recorded)));
+    let after = |labels: &[&str], annotations: &[&str]| {
+        let all = |keys: &[&str]| Some(keys.iter().map(|key| ((*key).to_owned(), "x".to_owned())).collect());
+        let mut run = recorded.clone();
+        (run.metadata.labels, run.metadata.annotations) = (all(labels), all(annotations));
+        let step = step(&Observed { ttl: Some(0), ..observed(&run) });
+        (step.effects, step.again)
+    };
+    let argo = "argocd.argoproj.io/tracking-id";
+    assert_eq!(after(&["app.kubernetes.io/instance"], &[]), (vec![Effect::Delete], None), "Helm's label");
+    assert_eq!(after(&["app.kubernetes.io/instance"], &[argo]), (vec![], None));
+    assert_eq!(after(&["argocd.argoproj.io/instance"], &[]), (vec![], None));
+    for of in ["kustomize", "helm"] {
+        for key in ["name", "namespace"] {
+            assert_eq!(after(&[&format!("{of}.toolkit.fluxcd.io/{key}")], &[]), (vec![], None), "{of} {key}");
+        }
+    }
+}
+
+#[test]
+fn time_removes_nothing_that_git_would_bring_back() {
+    let after = |recorded, from_git: bool| {
+        let mut run = finished(Some(recorded));
+        let annotations = from_git.then(|| [(meta::SOURCE_UID.to_owned(), "u".to_owned())].into());
+        run.metadata.annotations = annotations;
+        step(&Observed { ttl: Some(0), ..observed(&run) }).effects
+    };
+    let unrecorded = (State::False, Reason::Abandoned);
+    assert_eq!(after((State::True, Reason::Recorded), true), [Effect::Delete], "the ledger knows it");
+    assert_eq!(after(unrecorded, true), []);
+    assert_eq!(
+        after((State::False, Reason::NoRepository), true),
+        [Effect::Delete],
+        "there is no such Git any more"
+    );
+    assert_eq!(after(unrecorded, false), [Effect::Delete]);
+}
+
+#[test]
 fn the_recorded_outcome_becomes_the_phase_and_the_place_goes_after() {
     let mut run = run();
     claimed(&mut run).result = Some(ResultRef {

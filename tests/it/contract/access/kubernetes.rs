@@ -111,7 +111,7 @@ impl Ground for Accounts {
         assert!(self.access.authenticate(&token, Audience::Ostler).await.is_ok());
         rbac::take_back(&self.admin, self.namespace.as_str(), name(holder), to, rights(holder)).await;
         self.accounts().delete(name(holder), &DeleteParams::default()).await.unwrap();
-        rbac::eventually("the tokens of the account are unknown", async || {
+        rbac::eventually("the tokens of the account are unknown", || async {
             self.access.authenticate(&token, Audience::Ostler).await.is_err()
         })
         .await;

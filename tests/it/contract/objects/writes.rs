@@ -20,7 +20,8 @@ pub(super) async fn create_gives_an_identity(ground: Ground) {
     assert_eq!(made.metadata.generation, Some(1));
     assert!(made.metadata.creation_timestamp.is_some());
     assert_eq!(made.labels()["app"], "x");
-    assert_eq!(made.data, json!({"spec": {"preset": "codex", "image": "i1"}}), "status is not the creator's");
+    let (spec, status) = (json!({"preset": "codex", "image": "i1"}), json!({"observedGeneration": -1}));
+    assert_eq!(made.data, json!({"spec": spec, "status": status}), "status is not the creator's");
     assert_eq!(made.types.as_ref().unwrap().kind, "Agent");
     assert_eq!(owned(&made, "maker", "Update")["f:spec"]["f:image"], json!({}));
     assert_eq!(ground.read("a").await.unwrap(), made);
@@ -127,9 +128,9 @@ pub(super) async fn preconditions_hold(ground: Ground) {
             ground.store.delete(&id, wrong).await,
             ground.store.apply(&ground.agent("a", "i2"), "s", true, Some(wrong)).await.map(drop),
         ];
-        for error in errors {
-            let error = error.unwrap_err();
-            assert!(matches!(error, Error::Conflict { .. }), "{error:?}");
+        for (verb, error) in ["merge", "status", "delete", "apply"].into_iter().zip(errors) {
+            let error = error.expect_err(verb);
+            assert!(matches!(error, Error::Conflict { .. }), "{verb} at {wrong:?}: {error:?}");
             assert_eq!(error.class(), Class::Conflict);
         }
     }

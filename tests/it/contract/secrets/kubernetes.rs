@@ -75,7 +75,7 @@ suite!(Cluster::new(&get_and_watch()));
 async fn names_in_the_role_are_enough_and_others_are_forbidden() {
     let rights = PolicyRule { resource_names: Some(vec!["late".to_owned()]), ..get_and_watch() };
     let ground = Cluster::new(&rights).await;
-    changes_are_told(&ground).await;
+    super::changes_are_told(&ground).await;
     ground.put(&draft(&ground, "foreign", &[("ostler.dev/use", "env")], "one")).await;
     let error = resolve(&ground, "foreign", SecretUse::Env, None).await.unwrap_err();
     assert!(matches!(error, Error::Forbidden { .. }), "{error:?}");
@@ -85,15 +85,18 @@ async fn names_in_the_role_are_enough_and_others_are_forbidden() {
 #[tokio::test]
 async fn without_the_verb_watch_changes_are_found_later() {
     let ground = Cluster::new(&rbac::rule("", "secrets", &["get"])).await;
-    changes_are_told(&ground).await;
+    super::changes_are_told(&ground).await;
 }
 
 #[tokio::test]
 async fn what_nobody_references_is_never_asked_for_and_nothing_is_listed() {
     let ground = Cluster::new(&get_and_watch()).await;
     ground.put(&draft(&ground, "unreferenced", &[("ostler.dev/use", "env")], "one")).await;
-    changes_are_told(&ground).await;
-    let ours = |line: &&cluster::AuditLine| line.user.username == ground.ostler;
+    super::changes_are_told(&ground).await;
+    let ostler = ground.ostler.clone();
+    // a watch is in the log when it ends
+    drop(ground);
+    let ours = |line: &&cluster::AuditLine| line.user.username == ostler;
     let asked = cluster::shared()
         .await
         .audit_until(|lines| lines.iter().filter(ours).any(|line| line.verb == "watch"))

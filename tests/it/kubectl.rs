@@ -1,0 +1,124 @@
+//! Habits of people with kubectl, on a real API server with our kinds.
+
+use std::path::{Path, PathBuf};
+
+use tokio::{process::Command, sync::OnceCell};
+
+use crate::cluster;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A user at a prompt, in a namespace of their own.
+struct Prompt {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    namespace: String,
+    home: tempfile::TempDir,
+}
+
+/// The kubectl that comes with the API server.
+async fn program() -> PathBuf {
+    static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
+    let folder = FOLDER.get_or_init(async || {
+        let built = Command::new(Path::new(ROOT).join("tests/cluster/build.sh")).output().await.unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        PathBuf::from(String::from_utf8(built.stdout).unwrap().trim_end())
+    });
+    folder.await.join("kubectl")
+}
+
+impl Prompt {
+    async fn new() -> Self {
+        let cluster = cluster::shared().await;
+        cluster.install_crds().await;
+        Self {
+            program: program().await,
+            kubeconfig: cluster.kubeconfig().to_owned(),
+            namespace: cluster.namespace("kubectl").await,
+            home: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// What a command prints: first its output, then its complaints.
+    async fn run(&self, arguments: &[&str]) -> [String; 2] {
+        let run = Command::new(&self.program)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", self.home.path())
+            .args(["--namespace", &self.namespace])
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
+        let [output, complaints] = [run.stdout, run.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert!(run.status.success(), "{arguments:?}: {output}{complaints}");
+        [output, complaints]
+    }
+
+    /// Applies the manifests of the example repository, and kubectl finds nothing odd about them.
+    async fn apply_examples(&self, how: &[&str]) -> String {
+        let [agents, policies, teams] =
+            ["agents", "policies", "teams"].map(|folder| format!("{ROOT}/examples/repo-layout/{folder}"));
+        let folders = ["apply", "--recursive", "-f", &agents, "-f", &policies, "-f", &teams];
+        let arguments = [&folders[..], how].concat();
+        let [output, complaints] = self.run(&arguments).await;
+        assert_eq!(complaints, "", "no warning");
+        output
+    }
+}
+
+/// The words of a table's first line.
+fn columns(table: &str) -> Vec<&str> {
+    table.lines().next().unwrap_or_default().split_whitespace().collect()
+}
+
+#[tokio::test]
+async fn examples_are_applied_and_shown_by_short_names_and_columns() {
+    let prompt = Prompt::new().await;
+    let dry = prompt.apply_examples(&["--dry-run=server"]).await;
+    let real = prompt.apply_examples(&[]).await;
+    assert_eq!(dry.replace(" (server dry run)", ""), real);
+    assert!(real.contains("harnessrun.ostler.dev/") && real.contains(" created"), "{real}");
+
+    for (short, expected) in [
+        ("hrun", &["NAME", "SESSION", "PHASE", "REASON", "STARTED", "FINISHED", "AGE"][..]),
+        ("agt", &["NAME", "PRESET", "MODEL", "AGE"]),
+        ("egp", &["NAME", "MODE", "PRIVATE", "AGE"]),
+    ] {
+        let [table, _] = prompt.run(&["get", short]).await;
+        assert_eq!(columns(&table), expected, "{table}");
+        assert!(table.lines().count() > 1, "{table}");
+    }
+    let [sessions, _] = prompt.run(&["get", "ses"]).await;
+    assert_eq!(&columns(&sessions)[..2], ["NAME", "AGENT"], "{sessions}");
+    let [all, _] = prompt.run(&["get", "ostler", "--output", "name"]).await;
+    assert_eq!(all.lines().count(), real.lines().count(), "the category has every kind: {all}");
+}
+
+#[tokio::test]
+async fn fields_are_explained_and_unknown_ones_warned_of() {
+    let prompt = Prompt::new().await;
+    let [text, _] = prompt.run(&["explain", "harnessrun.spec"]).await;
+    assert!(text.contains("KIND:       HarnessRun") && text.contains("sessionRef\t<Object>"), "{text}");
+    let manifest = prompt.home.path().join("policy.yaml");
+    let policy = "apiVersion: ostler.dev/v1alpha1\nkind: EgressPolicy\nmetadata: {name: a}\n\
+                  spec: {mode: Enforce, rulez: []}\n";
+    std::fs::write(&manifest, policy).unwrap();
+    let arguments = ["apply", "--validate=warn", "--filename", manifest.to_str().unwrap()];
+    let [_, complaints] = prompt.run(&arguments).await;
+    assert!(complaints.contains("unknown field \"spec.rulez\""), "{complaints}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_can_be_waited_for() {
+    let prompt = Prompt::new().await;
+    prompt.apply_examples(&[]).await;
+    let [run, _] = prompt.run(&["get", "hrun", "--output", "name"]).await;
+    let run = run.trim_end();
+    let wait = ["wait", "--for=condition=Succeeded", "--timeout=2m", run];
+    let condition = r#"{"type":"Succeeded","status":"True","observedGeneration":1,"reason":"Completed","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}"#;
+    let status =
+        format!(r#"{{"status":{{"observedGeneration":1,"phase":"Succeeded","conditions":[{condition}]}}}}"#);
+    let patch = ["patch", "--subresource=status", "--type=merge", "--patch", &status, run];
+    let ([waited, _], _) = tokio::join!(prompt.run(&wait), prompt.run(&patch));
+    assert_eq!(waited, format!("{run} condition met\n"));
+}
