@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test bench lint generate clean
+.PHONY: help deps demo cluster test bench lint generate clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +14,11 @@ deps: ## Check for the programs that ostler needs; install what is missing when 
 demo: deps ## Build, run a real session on a demo config repository, show the result commit
 	@scripts/demo.sh
 
-test: deps ## Run every test
+cluster: ## Build the Kubernetes API server of the tests, once, into the user's cache
+	@scripts/deps.sh --test
+	@tests/cluster/build.sh >/dev/null
+
+test: cluster ## Run every test
 	cargo test --locked
 
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
@@ -23,6 +27,7 @@ bench: deps ## Measure against git and bwrap by hand; write target/bench.json an
 lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	@scripts/deps.sh --lint
 	cargo fmt --check
+	test -z "$$(gofmt -l tests/cluster | tee /dev/stderr)"
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	shellcheck $$(scripts/shell-files.sh)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Checks for the programs that ostler and its tests need besides Rust.
 #
-# usage: scripts/deps.sh [--lint]
+# usage: scripts/deps.sh [--test | --lint]
 #
 # What is missing is installed when this runs as root on a system with apt-get; else it says what to run and fails.
-# With --lint, the tools of `make lint` count, too.
+# With --test, what builds and runs the test API server counts, too; with --lint, the tools of `make lint`.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 # The version that CI was tried with; any installed version is accepted.
 cargo_deny_version=0.20.2
@@ -22,9 +23,10 @@ need cc gcc
 need bwrap bubblewrap
 need jq jq
 need ssh-keygen openssh-client
-if [[ ${1:-} == --lint ]]; then
-  need shellcheck shellcheck
-fi
+case ${1:-} in
+  --test) need flock util-linux ;;
+  --lint) need shellcheck shellcheck ;;
+esac
 
 if ((${#missing[@]})); then
   if ! command -v apt-get >/dev/null 2>&1; then
@@ -42,6 +44,18 @@ fi
 
 if ! command -v cargo >/dev/null 2>&1; then
   say "missing: cargo; the Rust version is in rust-toolchain.toml"
+  exit 1
+fi
+
+# Debian's Go is too old for Kubernetes, so it is not installed here.
+go_version=$(awk '$1 == "go" { print $2; exit }' tests/cluster/go.mod)
+if [[ ${1:-} == --lint ]] && ! command -v gofmt >/dev/null 2>&1; then
+  say "missing: gofmt, which comes with Go $go_version or later: https://go.dev/dl"
+  exit 1
+fi
+if [[ ${1:-} == --test && -z ${KUBEBUILDER_ASSETS:-} ]] && ! command -v go >/dev/null 2>&1; then
+  say "missing: go, to build the Kubernetes API server that the tests talk to; install Go $go_version or later from"
+  say "https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
   exit 1
 fi
 

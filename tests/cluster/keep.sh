@@ -18,6 +18,12 @@ stop() { # stop NAME
   unset "pids[$1]"
 }
 
+alive() { # alive NAME
+  local running
+  running=$(jobs -pr)
+  [[ -n ${pids[$1]:-} && $'\n'$running$'\n' == *$'\n'${pids[$1]}$'\n'* ]]
+}
+
 answer() { printf '%s\n' "$1" || true; }
 
 # Nothing but the end of the input ends this: who waits for an answer may be gone already.
@@ -36,7 +42,7 @@ while read -r order name; do
       answer stopped
       ;;
     alive)
-      if [[ -n ${pids[$name]:-} ]] && jobs -pr | grep -qx "${pids[$name]}"; then answer yes; else answer no; fi
+      if alive "$name"; then answer yes; else answer no; fi
       ;;
     *) answer "unknown order $order" ;;
   esac
