@@ -88,7 +88,7 @@ impl Side {
             seen.push((visible(object), At::of(object).unwrap()));
         }
         let answer = match done {
-            Ok(object) => object.map_or(json!("done"), |object| visible(&object)),
+            Ok(object) => object.map_or_else(|| json!("done"), |object| visible(&object)),
             Err(error) => json!(word(&error)),
         };
         json!({"answer": answer, "now": now.as_ref().map(visible)})
