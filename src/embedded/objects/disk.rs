@@ -6,6 +6,7 @@ use std::{
     io::{Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
@@ -27,6 +28,8 @@ const TEXTS: TableDefinition<&str, &str> = TableDefinition::new("texts");
 const FORMAT: u64 = 1;
 /// Memory that redb may use for pages. All objects are in our own memory, so that it only serves writes.
 const CACHE_BYTES: usize = 8 << 20;
+/// How long a child of another thread may hold the database, from its fork to its program; on a slow machine that is long.
+const OPEN_TIME: Duration = Duration::from_secs(10);
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -122,18 +125,10 @@ impl Disk {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io(folder))?;
         let lock = lock(folder, FlockOperation::NonBlockingLockExclusive)?;
         let path = folder.join("objects.redb");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io(&path))?;
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_file(file)
-            .map_err(|source| database_error(folder)(source.into()))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let create = || Database::builder().set_cache_size(CACHE_BYTES).create_file(options.open(&path)?);
+        let database = patiently(create).map_err(|source| database_error(folder)(source.into()))?;
         let loaded =
             prepare(&database).map_err(database_error(folder)).and_then(|()| load(folder, &database))?;
         Ok((Self { database, _lock: lock }, loaded))
@@ -146,7 +141,7 @@ impl Disk {
             return Err(OpenError::Missing { folder: folder.to_owned() });
         }
         let lock = lock(folder, FlockOperation::NonBlockingLockShared)?;
-        match Database::builder().set_cache_size(CACHE_BYTES).open_read_only(&path) {
+        match patiently(|| Database::builder().set_cache_size(CACHE_BYTES).open_read_only(&path)) {
             Ok(database) => load(folder, &database),
             Err(redb::DatabaseError::RepairAborted) => {
                 // its last writer was killed: only a writer can repair it
@@ -271,6 +266,20 @@ fn read_all(database: &impl ReadableDatabase) -> Result<Raw, redb::Error> {
 fn object_id([kind, namespace, name]: &[String; 3]) -> Option<ObjectId> {
     let kind: Kind = kind.parse().ok()?;
     Some(ObjectId::new(kind, namespace.parse().ok()?, name.parse().ok()?))
+}
+
+/// Opens a database whose folder is locked by us: who else has it open is a child that another thread is just starting and
+/// that is not yet at its program, so that it goes by itself.
+fn patiently<T>(open: impl Fn() -> Result<T, redb::DatabaseError>) -> Result<T, redb::DatabaseError> {
+    let deadline = Instant::now() + OPEN_TIME;
+    loop {
+        match open() {
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// The folder's lock, given back on drop: closing the file alone would not do while a child that another thread is just
