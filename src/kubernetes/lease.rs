@@ -69,8 +69,12 @@ impl Lease {
         drop(held);
         match keeping.await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "a lease was not given back"),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a lease was not given back"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a lease was not given back")
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a lease was not given back")
+            }
         }
     }
 }

@@ -1,10 +1,6 @@
 //! Where the objects of `ostler up` are: in its state folder, or in a cluster.
 
-use std::{
-    os::unix::fs::DirBuilderExt,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc};
 
 use super::{
     Error, UpArgs, clock,

@@ -132,7 +132,10 @@ pub(super) struct Ended {
 
 /// Somebody else has the lease: nothing more is done here.
 pub(super) fn displaced() -> Ended {
-    Ended { code: ExitCode::from(2), text: "another process looks after the cluster's objects now\n".to_owned() }
+    Ended {
+        code: ExitCode::from(2),
+        text: "another process looks after the cluster's objects now\n".to_owned(),
+    }
 }
 
 /// Waits until nothing can progress without a commit or a person: 0 when every run succeeded, 1 when some did not or a

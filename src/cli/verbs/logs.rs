@@ -82,7 +82,9 @@ impl LogsArgs {
                 let phase = phase.map_or("not seen yet", Phase::as_str);
                 let why = match layout {
                     Some(_) => format!("it has not started: it is {phase}; `ostler logs -f` waits for it"),
-                    None => format!("it is {phase}; its output is with the `ostler up` that runs it, until it ends"),
+                    None => format!(
+                        "it is {phase}; its output is with the `ostler up` that runs it, until it ends"
+                    ),
                 };
                 return Err(Error::NoLogs { run: id, why });
             }

@@ -129,7 +129,13 @@ impl World {
 
     fn up_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.ostler();
-        command.arg("up").args(&self.target).arg("--state").arg(self.state()).arg("--json").args(self.engine.arguments());
+        command
+            .arg("up")
+            .args(&self.target)
+            .arg("--state")
+            .arg(self.state())
+            .arg("--json")
+            .args(self.engine.arguments());
         command.args(arguments);
         command
     }

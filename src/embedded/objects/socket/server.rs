@@ -15,9 +15,7 @@ use super::{
     short,
     wire::{Answer, MAX_REQUEST_BYTES, Request},
 };
-use crate::{
-    ports::objects::{Error, Happening, Severity, Store},
-};
+use crate::ports::objects::{Error, Happening, Severity, Store};
 
 /// How many connections are served at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 128;
