@@ -18,8 +18,9 @@ cluster: ## Build the Kubernetes API server of the tests, once, into the user's 
 	@scripts/deps.sh --test
 	@tests/cluster/build.sh >/dev/null
 
-test: cluster ## Run every test
+test: cluster ## Run every test, and the scenarios once more with their objects on a Kubernetes API server
 	cargo test --locked
+	OSTLER_TEST_ENGINE=kubernetes cargo test --locked --test it scenarios::
 
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
 	cargo bench --locked --bench ostler

@@ -1,5 +1,6 @@
 //! `ostler up`: every role in one process on one machine.
 
+mod callers;
 mod engine;
 mod idle;
 mod key;

@@ -67,14 +67,11 @@ impl Lease {
     pub async fn release(self) {
         let Self { held, keeping } = self;
         drop(held);
-        match keeping.await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a lease was not given back")
-            }
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a lease was not given back")
-            }
-        }
+        let error: Box<dyn std::error::Error + Send + Sync> = match keeping.await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.into(),
+            Err(error) => error.into(),
+        };
+        tracing::warn!(%error, "a lease was not given back; it runs out by itself");
     }
 }

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     embedded::{objects::EmbeddedStore, secrets::SecretFolder},
     kubernetes::{
+        access::KubeAccess,
         client::{self, Target},
         lease::Lease,
         objects::KubeObjects,
@@ -27,6 +28,8 @@ pub(super) struct Engine {
     /// The namespace that is looked after; `None`: all of them.
     pub(super) scope: Option<Namespace>,
     pub(super) secrets: Arc<dyn Secrets>,
+    /// Who knows the callers of the cluster.
+    pub(super) access: Option<KubeAccess>,
     /// What keeps a second one out.
     pub(super) lease: Option<Lease>,
 }
@@ -36,7 +39,7 @@ pub(super) async fn open(args: &UpArgs, namespace: Namespace, state: &StateFolde
     let layout = state.layout();
     let Some(target) = target(args) else {
         let store = Arc::new(EmbeddedStore::open_with_clock(&layout.objects(), clock())?);
-        return Ok(Engine { store, scope: None, secrets: folder(args, layout)?, lease: None });
+        return Ok(Engine { store, scope: None, secrets: folder(args, layout)?, access: None, lease: None });
     };
     let client = client::connect(&target).await.map_err(|e| Error::setup("reach the cluster", e))?;
     client::check_crds(&client).await.map_err(|e| Error::setup("use the cluster's CRDs", e))?;
@@ -47,8 +50,9 @@ pub(super) async fn open(args: &UpArgs, namespace: Namespace, state: &StateFolde
         Some(_) => folder(args, layout)?,
         None => Arc::new(KubeSecrets::new(client.clone())),
     };
+    let access = Some(KubeAccess::new(client.clone()));
     let store = Arc::new(KubeObjects::new(client));
-    Ok(Engine { store, scope: Some(namespace), secrets, lease: Some(lease) })
+    Ok(Engine { store, scope: Some(namespace), secrets, access, lease: Some(lease) })
 }
 
 /// The cluster that was named, if one was.

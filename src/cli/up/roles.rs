@@ -20,7 +20,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, UpArgs, clock,
+    Error, UpArgs,
+    callers::Callers,
+    clock,
     engine::{self, Engine},
     key,
     ledgers::Ledgers,
@@ -136,7 +138,7 @@ pub(super) async fn start(
 ) -> Result<Roles, Error> {
     let layout = state.layout().clone();
     let namespace = repository.metadata.namespace.as_deref().and_then(|name| name.parse().ok());
-    let Engine { store, scope, secrets, lease } =
+    let Engine { store, scope, secrets, access, lease } =
         engine::open(args, namespace.unwrap_or_else(|| args.namespace.clone()), state).await?;
     let metrics = Arc::new(Metrics::new());
     let store: Store = Arc::new(Counted::new(store, metrics.clone()));
@@ -160,7 +162,12 @@ pub(super) async fn start(
     };
     let ledgers = ledgers(args, state, &shared)?;
     intake(&shared, &ledgers, &mut tasks)?;
-    let api = api(args, &shared, &mut tasks).await?;
+    let local = shared.access.clone();
+    let callers: Arc<dyn Access> = match access {
+        Some(cluster) => Arc::new(Callers { local, cluster }),
+        None => local,
+    };
+    let api = api(args, &shared, callers, &mut tasks).await?;
     let progress = syncers(args, &shared, &ledgers, &mut tasks)?;
     let workloads = places::open(args, &layout, &shared.secrets, &shared.access)?;
     let context = controllers::Context::new(
@@ -254,7 +261,12 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn api(args: &UpArgs, shared: &Shared, tasks: &mut JoinSet<()>) -> Result<SocketAddr, Error> {
+async fn api(
+    args: &UpArgs,
+    shared: &Shared,
+    access: Arc<dyn Access>,
+    tasks: &mut JoinSet<()>,
+) -> Result<SocketAddr, Error> {
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.map_err(|e| Error::setup(format!("listen on {}", args.listen), e))?;
     let address = listener.local_addr().map_err(|e| Error::setup("find the API's address", e))?;
@@ -272,7 +284,7 @@ async fn api(args: &UpArgs, shared: &Shared, tasks: &mut JoinSet<()>) -> Result<
     };
     let state = api::State {
         store: shared.store.clone(),
-        access: shared.access.clone(),
+        access,
         gates: Arc::new(gates),
         metrics: shared.metrics.clone(),
         audit: shared.audit.clone(),
