@@ -195,7 +195,8 @@ async fn a_bind_does_not_show_the_state_or_the_whole_machine() {
     let shown = tempfile::tempdir().unwrap();
     fs::write(shown.path().join("tool"), "a tool").unwrap();
     // Standard error has a pipe of its own: what comes through the two is in no order.
-    let script = format!("cat {0}/tool; touch {0}/x 2>/dev/null || echo ' read-only'", shown.path().display());
+    let script =
+        format!("cat {0}/tool; touch {0}/x 2>/dev/null || echo ' read-only'", shown.path().display());
     let mut spec = shell(&script);
     spec.binds = vec![shown.path().to_str().unwrap().to_owned()];
     let delivery = world.run(&spec).await;
