@@ -22,6 +22,7 @@ need cc gcc
 need bwrap bubblewrap
 need jq jq
 need ssh-keygen openssh-client
+need /usr/sbin/sshd openssh-server
 if [[ ${1:-} == --lint ]]; then
   need shellcheck shellcheck
 fi

@@ -9,6 +9,7 @@ mod manifests;
 mod memory;
 mod pi;
 mod refused;
+mod ssh;
 mod turns;
 mod up;
 mod verify;

@@ -163,15 +163,13 @@ async fn authenticate(
 ) -> Result<(), Fault> {
     let host = Host { name: place.bare_host(), port: place.port }.listed();
     let key = identity.key();
-    let hashes = if key.algorithm().is_rsa() {
-        match connection.best_supported_rsa_hash().await? {
-            Some(Some(hash)) => vec![Some(hash)],
-            Some(None) => return Err(Fault::Ssh(SshError::WeakRsa { host })),
-            // It does not say.
-            None => vec![Some(HashAlg::Sha512), Some(HashAlg::Sha256)],
-        }
-    } else {
+    let hashes = if !matches!(key.algorithm(), Algorithm::Rsa { .. }) {
         vec![None]
+    } else if connection.best_supported_rsa_hash().await? == Some(None) {
+        return Err(Fault::Ssh(SshError::WeakRsa { host }));
+    } else {
+        // A server may name more than it takes of this user.
+        vec![Some(HashAlg::Sha512), Some(HashAlg::Sha256)]
     };
     for hash in hashes {
         let key = PrivateKeyWithHashAlg::new(Arc::clone(&key), hash);

@@ -32,7 +32,11 @@ fn the_first_fetch_is_shallow_and_later_ones_are_incremental_in_both_versions_of
         let (mirror, remote) = (mirror(&repo), remote(&server, &repo, identity));
 
         let first = fetch(&mirror, &remote).unwrap();
-        assert_eq!((first.tips[MAIN].commit, first.objects), (id(&second), 4), "no history");
+        assert_eq!(
+            (first.tips[MAIN].commit, first.objects),
+            (id(&second), 4),
+            "no history; version 2: {version_2}"
+        );
         let third = repo.push(&[("b.yaml", "b: 1\n")], "third");
         let later = fetch(&mirror, &remote).unwrap();
         let movement = Movement::Moved { from: id(&second), ancestry: Ancestry::FastForward };
