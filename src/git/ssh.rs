@@ -154,10 +154,19 @@ struct End {
     over: bool,
     /// The server said that nothing more comes.
     announced: bool,
-    /// The exit code of the command, if it is not 0.
-    failed: bool,
-    /// The command was never started.
-    refused: bool,
+    outcome: Outcome,
+}
+
+/// What became of the command.
+#[derive(Default, PartialEq)]
+enum Outcome {
+    /// It runs, or its exit code is 0.
+    #[default]
+    Good,
+    /// Another exit code, or a signal.
+    Failed,
+    /// It was never started.
+    Refused,
 }
 
 impl Link<'_> {
@@ -178,12 +187,13 @@ impl Link<'_> {
                 let room = WORDS - self.words.len();
                 self.words.extend_from_slice(&data[..data.len().min(room)]);
             }
-            Some(ChannelMsg::Eof | ChannelMsg::Close) => self.end.announced = true,
-            Some(ChannelMsg::ExitStatus { exit_status }) => {
-                (self.end.announced, self.end.failed) = (true, exit_status != 0);
+            Some(ChannelMsg::Eof | ChannelMsg::Close | ChannelMsg::ExitStatus { exit_status: 0 }) => {
+                self.end.announced = true;
             }
-            Some(ChannelMsg::ExitSignal { .. }) => (self.end.announced, self.end.failed) = (true, true),
-            Some(ChannelMsg::Failure) => (self.end.over, self.end.refused) = (true, true),
+            Some(ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. }) => {
+                (self.end.announced, self.end.outcome) = (true, Outcome::Failed);
+            }
+            Some(ChannelMsg::Failure) => (self.end.over, self.end.outcome) = (true, Outcome::Refused),
             Some(_) => {}
             None => self.end.over = true,
         }
@@ -254,7 +264,7 @@ impl Link<'_> {
     /// The end of output is fine after a finished exchange; before that, the server's own words say what failed.
     fn ended(&self) -> io::Result<usize> {
         let location = self.budget.location().clone();
-        if self.end.refused {
+        if self.end.outcome == Outcome::Refused {
             let source = Box::new(SshError::CommandRefused { service: self.program });
             return Err(self.budget.fail(Error::Ssh { location, source }));
         }
@@ -269,7 +279,8 @@ impl Link<'_> {
         };
         let Some(answer) = said.lines().find_map(fatal).or_else(|| {
             let first = said.lines().map(str::trim).find(|line| !line.is_empty());
-            self.end.failed.then(|| first.unwrap_or("with an exit code and no word").to_owned())
+            (self.end.outcome == Outcome::Failed)
+                .then(|| first.unwrap_or("with an exit code and no word").to_owned())
         }) else {
             return Ok(0);
         };

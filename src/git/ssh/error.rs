@@ -36,7 +36,7 @@ pub enum SshError {
         /// SHA-256 of the key.
         fingerprint: String,
     },
-    /// One of an authority that known_hosts trusts.
+    /// One of an authority that `known_hosts` trusts.
     #[error("the host certificate of {host} does not count: {why}; its operator has to renew it")]
     HostCertificate {
         /// How a line names the host.

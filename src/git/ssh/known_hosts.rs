@@ -1,4 +1,4 @@
-//! `known_hosts` files: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT. What such a file says of a host and a key; nothing else.
+//! `known_hosts` files: sshd(8), `SSH_KNOWN_HOSTS FILE FORMAT`. What such a file says of a host and a key; nothing else.
 
 #[cfg(test)]
 mod tests;
@@ -80,20 +80,18 @@ enum Hosts {
     Patterns(Patterns),
     /// HMAC-SHA1 of the name under a salt.
     Hashed {
-        salt: hmac::Key,
+        salt: Box<hmac::Key>,
         hash: Vec<u8>,
     },
 }
 
 impl KnownHosts {
-    /// Reads a file. Lines with keys of kinds that nobody uses any more are left out.
+    /// Reads a file. Lines of protocol 1, which nobody speaks any more, are left out.
     pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
         let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
-        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        lines
-            .filter_map(|(at, line)| Line::parse(line).ok_or(Malformed(at)).transpose())
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let used = |line: &str| !line.is_empty() && !line.starts_with('#') && !is_of_protocol_1(line);
+        let lines = lines.filter(|(_, line)| used(line));
+        lines.map(|(at, line)| Line::parse(line).ok_or(Malformed(at))).collect::<Result<_, _>>().map(Self)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -162,9 +160,14 @@ impl KnownHosts {
     }
 }
 
+/// Bits, exponent and modulus instead of a kind and a key.
+fn is_of_protocol_1(line: &str) -> bool {
+    let bits = line.split_ascii_whitespace().nth(1);
+    bits.is_some_and(|bits| bits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 impl Line {
-    /// `Some(None)`: a line that is sound and of no use.
-    fn parse(line: &str) -> Option<Option<Self>> {
+    fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
         let first = fields.next()?;
         let (marker, hosts) = match first {
@@ -175,12 +178,8 @@ impl Line {
         };
         let hosts = Hosts::parse(hosts)?;
         let (kind, key) = (fields.next()?, fields.next()?);
-        // Protocol 1: bits, exponent, modulus.
-        if kind.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Some(None);
-        }
         let key = PublicKey::from_openssh(&format!("{kind} {key}")).ok()?;
-        Some(Some(Self { marker, hosts, key: key.key_data().clone() }))
+        Some(Self { marker, hosts, key: key.key_data().clone() })
     }
 }
 
@@ -192,7 +191,7 @@ impl Hosts {
         let (salt, hash) = hashed.split_once('|')?;
         let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).ok();
         let salt = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &decode(salt)?);
-        Some(Self::Hashed { salt, hash: decode(hash)? })
+        Some(Self::Hashed { salt: Box::new(salt), hash: decode(hash)? })
     }
 
     fn matches(&self, name: &str) -> bool {
