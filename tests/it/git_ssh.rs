@@ -44,3 +44,9 @@ fn told(error: &Error) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
+
+/// Text that hardly compresses: 16 digits for each number.
+fn noise(numbers: u64) -> String {
+    let scattered = (0..numbers).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).reverse_bits());
+    scattered.map(|number| format!("{number:016x}")).collect::<Vec<_>>().concat()
+}

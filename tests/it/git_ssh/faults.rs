@@ -11,7 +11,7 @@ use ostler::{
     git::{Error, Limits, Remote},
 };
 
-use super::{fetch, identity, main_branch, mirror, remote, told};
+use super::{fetch, identity, main_branch, mirror, noise, remote, told};
 use crate::servers::{
     repo::Repo,
     ssh::{Options, Ssh},
@@ -22,10 +22,7 @@ fn a_connection_that_breaks_anywhere_is_worth_another_try() {
     let server = Ssh::start(&Options::default());
     let identity = identity(&server.user("user", &["-t", "ed25519"]), &server.known_hosts());
     let repo = Repo::with_readme();
-    let mut noise = String::new();
-    for number in 0_u64..20_000 {
-        noise += &format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15).reverse_bits());
-    }
+    let noise = noise(20_000);
     repo.push(&[("noise", &noise)], "noise");
     let (mirror, remote) = (mirror(&repo), remote(&server, &repo, identity));
     // In the greeting, the key exchange, the login, and the pack.

@@ -12,7 +12,7 @@ use ostler::{
     },
 };
 
-use super::{MAIN, NEVER, fetch, identity, main_branch, mirror, remote, told};
+use super::{MAIN, NEVER, fetch, identity, main_branch, mirror, noise, remote, told};
 use crate::servers::{
     repo::{Repo, git},
     ssh::{Options, Ssh},
@@ -40,7 +40,7 @@ fn the_first_fetch_is_shallow_and_later_ones_are_incremental_in_both_versions_of
         let third = repo.push(&[("b.yaml", "b: 1\n")], "third");
         let later = fetch(&mirror, &remote).unwrap();
         let movement = Movement::Moved { from: id(&second), ancestry: Ancestry::FastForward };
-        assert_eq!((later.tips[MAIN].movement.clone(), later.objects), (movement, 3));
+        assert_eq!((later.tips[MAIN].movement, later.objects), (movement, 3));
         assert_eq!(mirror.tip(MAIN).unwrap(), Some(id(&third)));
         assert!(!fetch(&mirror, &remote).unwrap().changed);
         let deep = main_branch().depth(NonZeroU32::new(2));
@@ -89,10 +89,7 @@ fn a_push_replaces_what_it_expects_and_nothing_else() {
         push.send(&Repository::open(&repo.work()).unwrap(), &remote, &NEVER).unwrap()
     };
     // Longer than the window of a channel (2 MiB), and it does not compress.
-    let mut noise = String::new();
-    for number in 0_u64..400_000 {
-        noise += &format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    }
+    let noise = noise(400_000);
     let next = commit(&repo, &base, &noise);
     assert!(send(&base, next).done());
     assert_eq!(repo.bare_git(&["rev-parse", "main"]), next.to_string());
@@ -112,10 +109,7 @@ fn a_large_pack_comes_whole_and_a_larger_one_than_allowed_is_cut() {
     let server = Ssh::start(&Options::default());
     let identity = identity(&server.user("user", &["-t", "ed25519"]), &server.known_hosts());
     let repo = Repo::with_readme();
-    let mut noise = String::new();
-    for number in 0_u64..1_000_000 {
-        noise += &format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15).reverse_bits());
-    }
+    let noise = noise(1_000_000);
     let tip = repo.push(&[("noise", &noise)], "noise");
     let remote = remote(&server, &repo, identity);
     let mirror = mirror(&repo);

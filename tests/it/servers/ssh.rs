@@ -1,6 +1,7 @@
 //! An OpenSSH server on a port of its own, with keys and settings of its own.
 
 use std::{
+    fmt::Write as _,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
@@ -24,7 +25,7 @@ pub(crate) struct Options<'a> {
     pub(crate) certified_for: Option<&'a str>,
     /// It takes version 2 of the Git protocol.
     pub(crate) version_2: bool,
-    /// Lines of sshd_config(5).
+    /// More lines of its settings.
     pub(crate) more: &'a str,
 }
 
@@ -64,11 +65,11 @@ impl Ssh {
         for kind in options.host_keys {
             let name = format!("host_{kind}");
             keygen(root.path(), &name, &["-t", kind]);
-            config += &format!("HostKey {}\n", root.path().join(&name).display());
+            writeln!(config, "HostKey {}", root.path().join(&name).display()).unwrap();
             if let Some(names) = options.certified_for {
                 let public = format!("{name}.pub");
                 run(root.path(), &["-s", "authority", "-I", "test", "-h", "-n", names, &public]);
-                config += &format!("HostCertificate {}/{name}-cert.pub\n", root.path().display());
+                writeln!(config, "HostCertificate {}/{name}-cert.pub", root.path().display()).unwrap();
             }
         }
         if options.version_2 {
