@@ -24,7 +24,11 @@ need bwrap bubblewrap
 need jq jq
 need ssh-keygen openssh-client
 case ${1:-} in
-  --test) need flock util-linux ;;
+  --test)
+    need flock util-linux
+    # It is not in the search path of ordinary users.
+    need /usr/sbin/sshd openssh-server
+    ;;
   --lint) need shellcheck shellcheck ;;
 esac
 

@@ -1,5 +1,5 @@
-//! Git on gix: fetch, read, write, sign and push. No git program is needed for http and https, and there is
-//! no work tree of a config repository.
+//! Git on gix: fetch, read, write, sign and push. No git program is needed for http, https and ssh, and
+//! there is no work tree of a config repository.
 //!
 //! Everything here blocks: callers in async code use `spawn_blocking`. One operation has one time budget, one
 //! byte budget and one interrupt flag ([`Limits`], [`Remote::timeout`]); nothing ever prompts on a terminal.
@@ -29,6 +29,7 @@ mod selection;
 mod session;
 pub mod sign;
 pub mod signers;
+mod ssh;
 mod transport;
 mod tree;
 mod watch;
@@ -45,5 +46,6 @@ pub use remote::{Credential, Remote, RemoteBuilder};
 pub use repository::{CommitInfo, Person, Range, Repository};
 pub use request::FetchRequest;
 pub use selection::Selection;
+pub use ssh::{InvalidIdentity, SshError, SshIdentity};
 pub use tree::{Change, Entry, EntryKind};
 pub use watch::{Watch, poll_delay};

@@ -23,6 +23,7 @@ pub(super) struct Budget<'a> {
     limit: u64,
     received: Cell<u64>,
     failure: RefCell<Option<Error>>,
+    failed: Cell<bool>,
 }
 
 impl<'a> Budget<'a> {
@@ -36,6 +37,7 @@ impl<'a> Budget<'a> {
             limit: limits.received_bytes,
             received: Cell::new(0),
             failure: RefCell::new(None),
+            failed: Cell::new(false),
         }
     }
 
@@ -82,8 +84,14 @@ impl<'a> Budget<'a> {
     /// Keeps the first failure, and gives the error that stops gix.
     pub(super) fn fail(&self, error: Error) -> io::Error {
         let stop = io::Error::other(error.to_string());
+        self.failed.set(true);
         self.failure.borrow_mut().get_or_insert(error);
         stop
+    }
+
+    /// Whether anything failed so far, explained or not.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get()
     }
 
     /// Our own failure if there is one, else what gix made of the server's answer.

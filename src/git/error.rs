@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::location::{Location, LocationError};
+use super::ssh::SshError;
 use crate::class::Class;
 
 /// The thing that was limited. See [`super::Limits`].
@@ -72,6 +73,18 @@ pub enum Error {
         sent: bool,
         /// The server had redirected us; credentials never follow.
         redirected: bool,
+        /// Over ssh: which identity.
+        #[source]
+        source: Option<Box<SshError>>,
+    },
+    /// The server is not who it should be, or does not speak ssh as we do.
+    #[error("no trustworthy ssh connection to {location}")]
+    Ssh {
+        /// The repository.
+        location: Location,
+        /// What to do about it.
+        #[source]
+        source: Box<SshError>,
     },
     /// The server knows us and says no (HTTP 403).
     #[error("access to {location} is forbidden")]
@@ -217,6 +230,7 @@ impl Error {
             | Self::InsecureCredential { .. }
             | Self::Settings { .. }
             | Self::Unauthenticated { .. }
+            | Self::Ssh { .. }
             | Self::Forbidden { .. }
             | Self::NotFound { .. }
             | Self::Tls { .. }
@@ -234,6 +248,11 @@ impl Error {
             Self::Gix { source, .. } if source.can_retry_lenient() => Class::Transient,
             Self::Gix { .. } | Self::Corrupt { .. } => Class::Bug,
         }
+    }
+
+    /// A credential is needed, and there is none.
+    pub(super) fn unauthenticated(location: Location) -> Self {
+        Self::Unauthenticated { location, sent: false, redirected: false, source: None }
     }
 
     /// For `map_err` on file system calls.

@@ -193,7 +193,12 @@ impl Call<'_> {
             StatusCode::UNAUTHORIZED => {
                 let redirected = self.exchange.redirected.borrow().is_some();
                 let sent = self.exchange.authorization.is_some() && !redirected;
-                self.exchange.budget.fail(Error::Unauthenticated { location, sent, redirected });
+                self.exchange.budget.fail(Error::Unauthenticated {
+                    location,
+                    sent,
+                    redirected,
+                    source: None,
+                });
                 let www_authenticate = response
                     .headers()
                     .get_all(WWW_AUTHENTICATE)

@@ -1,11 +1,15 @@
 //! Where a repository is.
 
+mod ssh;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
-/// A repository that we can reach: a local path, `file://`, `http://` or `https://`.
+pub(super) use ssh::{DEFAULT_PORT as SSH_PORT, SshPlace};
+
+/// A repository that we can reach: a local path, `file://`, `http://`, `https://`, `ssh://` or `user@host:path`.
 ///
 /// It never holds a credential (text with one is refused), so it may be shown, logged and compared.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +19,7 @@ pub struct Location(Place);
 enum Place {
     Path(PathBuf),
     Web(Url),
+    Ssh(SshPlace),
 }
 
 /// Why a text is not a [`Location`]. The text itself is not repeated: it may hold a secret.
@@ -24,9 +29,6 @@ pub enum LocationError {
     /// Nothing there.
     #[error("the location is empty")]
     Empty,
-    /// `ssh://` and `user@host:path`.
-    #[error("ssh locations are not yet supported; they come with the ssh transport")]
-    Ssh,
     /// A user or password inside the URL.
     #[error("the URL of {host} holds a credential: put it in a secret")]
     EmbeddedCredential {
@@ -34,7 +36,7 @@ pub enum LocationError {
         host: String,
     },
     /// Another scheme.
-    #[error("locations with {scheme}:// are not supported: use a path, file://, http:// or https://")]
+    #[error("locations with {scheme}:// are not supported: use a path, file://, http://, https:// or ssh://")]
     Scheme {
         /// The scheme.
         scheme: String,
@@ -68,19 +70,26 @@ impl Location {
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {
             Place::Path(path) => Some(path),
-            Place::Web(_) => None,
+            Place::Web(_) | Place::Ssh(_) => None,
         }
     }
 
     /// The host of a remote one, lower case, without port; an IPv6 address is in brackets.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
-        self.web().and_then(Url::host_str)
+        match &self.0 {
+            Place::Path(_) => None,
+            Place::Web(url) => url.host_str(),
+            Place::Ssh(place) => Some(&place.host),
+        }
     }
 
     /// The host of a remote one, with the port where it is not the scheme's own: how a Secret names whom it may be sent to.
     #[must_use]
     pub fn authority(&self) -> Option<String> {
+        if let Some(place) = self.ssh() {
+            return Some(place.authority());
+        }
         let url = self.web()?;
         let host = url.host_str()?;
         Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
@@ -89,7 +98,11 @@ impl Location {
     /// The port of a remote one, the scheme's own when the text names none.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        self.web().and_then(Url::port_or_known_default)
+        match &self.0 {
+            Place::Path(_) => None,
+            Place::Web(url) => url.port_or_known_default(),
+            Place::Ssh(place) => Some(place.port),
+        }
     }
 
     /// Whether bytes to it are encrypted.
@@ -101,19 +114,31 @@ impl Location {
     /// Whether it is this machine's loopback interface, by address or by the name `localhost` (RFC 6761, 6.3).
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        self.web().is_some_and(on_loopback)
+        self.host().is_some_and(on_loopback)
+    }
+
+    /// Whether it is behind an ssh server.
+    #[must_use]
+    pub fn is_ssh(&self) -> bool {
+        self.ssh().is_some()
     }
 
     pub(super) fn web(&self) -> Option<&Url> {
         match &self.0 {
-            Place::Path(_) => None,
             Place::Web(url) => Some(url),
+            Place::Path(_) | Place::Ssh(_) => None,
+        }
+    }
+
+    pub(super) fn ssh(&self) -> Option<&SshPlace> {
+        match &self.0 {
+            Place::Ssh(place) => Some(place),
+            Place::Path(_) | Place::Web(_) => None,
         }
     }
 }
 
-fn on_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
+fn on_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -132,10 +157,10 @@ impl std::str::FromStr for Location {
             Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
                 "file" => file(rest),
                 "http" | "https" => web(text),
-                "ssh" | "git+ssh" | "ssh+git" => Err(LocationError::Ssh),
+                "ssh" => ssh::parse(text).map(Place::Ssh).map(Self),
                 other => Err(LocationError::Scheme { scheme: other.to_owned() }),
             },
-            None if is_scp_like(text) => Err(LocationError::Ssh),
+            None if is_scp_like(text) => ssh::parse(text).map(Place::Ssh).map(Self),
             None => Ok(Self::from_path(text)),
         }
     }
@@ -177,6 +202,7 @@ impl fmt::Display for Location {
         match &self.0 {
             Place::Path(path) => path.display().fmt(f),
             Place::Web(url) => url.fmt(f),
+            Place::Ssh(place) => place.fmt(f),
         }
     }
 }
@@ -223,17 +249,12 @@ mod tests {
     }
 
     #[test]
-    fn ssh_is_refused_by_name() {
-        for text in ["ssh://git@example.com/a", "git@example.com:team/a.git", "example.com:a"] {
-            let error = parse(text).unwrap_err();
-            assert_eq!(error, LocationError::Ssh);
-            assert!(error.to_string().contains("not yet supported"));
-        }
-    }
-
-    #[test]
     fn credentials_in_urls_are_refused_and_never_shown() {
-        for text in ["https://user:hunter2@example.com/a", "https://hunter2@example.com/a"] {
+        for text in [
+            "https://user:hunter2@example.com/a",
+            "https://hunter2@example.com/a",
+            "ssh://git:hunter2@example.com/a",
+        ] {
             let error = parse(text).unwrap_err();
             assert_eq!(error, LocationError::EmbeddedCredential { host: "example.com".into() });
             assert!(!format!("{error} {error:?}").contains("hunter2"));

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use super::Error;
 use super::location::{Location, LocationError};
+use super::ssh::SshIdentity;
 
 /// What proves to the server who we are. `Debug` shows no secret.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub enum Credential {
     },
     /// RFC 6750.
     Bearer(SecretString),
+    /// A key, and the servers that it is shown to.
+    Ssh(SshIdentity),
 }
 
 /// A repository and how to reach it. Made by [`Remote::builder`], which checks that the parts fit together.
@@ -109,10 +112,20 @@ impl RemoteBuilder {
     }
 
     /// # Errors
-    /// [`Error::InsecureCredential`] for a credential over plain http to another machine.
+    /// [`Error::InsecureCredential`] for a credential over plain http to another machine; [`Error::Settings`] for a
+    /// credential of another protocol, and for a proxy before ssh.
     pub fn build(self) -> Result<Remote, Error> {
-        let Remote { location, credential, .. } = &self.0;
-        let clear_text = !location.is_local() && !location.is_https() && !location.is_loopback();
+        let Remote { location, credential, proxy, .. } = &self.0;
+        let settings = |what| Error::Settings { what, location: location.clone(), source: None };
+        match credential {
+            Credential::Basic { .. } | Credential::Bearer(_) if location.is_ssh() => {
+                return Err(settings("password or token"));
+            }
+            Credential::Ssh(_) if location.web().is_some() => return Err(settings("ssh identity")),
+            _ if location.is_ssh() && proxy.is_some() => return Err(settings("HTTP proxy")),
+            _ => {}
+        }
+        let clear_text = location.web().is_some() && !location.is_https() && !location.is_loopback();
         match (credential, location.host()) {
             (Credential::Basic { .. } | Credential::Bearer(_), Some(host)) if clear_text => {
                 Err(Error::InsecureCredential { host: host.to_owned() })

@@ -1,12 +1,13 @@
 //! A Secret and a location make a [`Remote`]: the same keys for every repository.
 //!
-//! `bearerToken`, or `password` with `username` (default `git`); `ca.crt`; of a proxy, `address`.
+//! Over http: `bearerToken`, or `password` with `username` (default `git`); `ca.crt`. Over ssh: `identity`, `passphrase`
+//! if that is encrypted, and `known_hosts`. Of a proxy, `address`.
 
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Credential, Error, Location, Remote};
+use super::{Credential, Error, Location, Remote, SshIdentity};
 use crate::{
     class::Class,
     names::{Namespace, ObjectName},
@@ -47,17 +48,29 @@ impl RemoteError {
     }
 }
 
-/// The credential in a Secret, by a look at its keys.
+/// The credential in a Secret for a location, by a look at its keys.
 ///
 /// # Errors
-/// When neither a token nor a password nor a CA is there, or one is not text.
-pub fn credential<'a>(key: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Credential, Unusable> {
+/// When neither a token nor a password nor a CA is there (for ssh: an identity and known hosts), or one is not sound.
+pub fn credential<'a>(
+    location: &Location,
+    key: impl Fn(&str) -> Option<&'a [u8]>,
+) -> Result<Credential, Unusable> {
     let text = |name: &str| -> Result<Option<SecretString>, Unusable> {
         let Some(bytes) = key(name) else { return Ok(None) };
         let text = std::str::from_utf8(bytes)
             .map_err(|_| Unusable(format!("has a key {name} that is not UTF-8")))?;
         Ok(Some(SecretString::from(text.trim_end_matches(['\r', '\n']))))
     };
+    if location.is_ssh() {
+        let needed =
+            |name| text(name)?.ok_or_else(|| Unusable(format!("has no key {name}, which ssh needs")));
+        let (identity, known_hosts, passphrase) =
+            (needed("identity")?, needed("known_hosts")?, text("passphrase")?);
+        return SshIdentity::new(&identity, passphrase.as_ref(), known_hosts.expose_secret())
+            .map(Credential::Ssh)
+            .map_err(|error| Unusable(format!("cannot be used for ssh: {error}")));
+    }
     match (text("bearerToken")?, text("username")?, text("password")?) {
         (Some(token), ..) => Ok(Credential::Bearer(token)),
         (None, username, Some(password)) => {
@@ -83,12 +96,13 @@ pub async fn remote(
     timeout: Duration,
 ) -> Result<Remote, RemoteError> {
     let authority = location.authority();
-    let mut builder = Remote::builder(location).timeout(timeout);
+    let mut builder = Remote::builder(location.clone()).timeout(timeout);
     let Some(authority) = authority else { return Ok(builder.build()?) };
     if let Some(name) = secret {
         let data = secrets.resolve(namespace, name, SecretUse::Git, Some(&authority)).await?;
-        builder = builder
-            .credential(credential(|key| data.get(key).map(|value| value.expose_secret().as_slice()))?);
+        builder = builder.credential(credential(&location, |key| {
+            data.get(key).map(|value| value.expose_secret().as_slice())
+        })?);
         if let Some(ca) = data.get("ca.crt") {
             builder = builder.ca(ca.expose_secret().clone());
         }
@@ -109,7 +123,7 @@ mod tests {
     #[test]
     fn keys_make_a_credential() {
         let of = |keys: &'static [(&'static str, &'static str)]| {
-            credential(move |key| {
+            credential(&"https://example.com/a".parse().unwrap(), move |key| {
                 keys.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_bytes())
             })
         };

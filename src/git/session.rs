@@ -8,7 +8,7 @@ use gix::ObjectId;
 use gix::protocol::fetch::{self, Arguments, RefMap, Response, Shallow, Tags, negotiate, refmap};
 use gix::protocol::handshake::Ref;
 use gix::protocol::ls_refs::RefPrefixes;
-use gix::protocol::transport::client::blocking_io::Transport;
+use gix::protocol::transport::client::{Capabilities, blocking_io::Transport};
 use gix::protocol::transport::{Protocol, Service};
 use gix_pack::bundle::write::Options as WriteOptions;
 
@@ -81,6 +81,11 @@ impl<'a> Session<'a> {
         if ref_map.mappings.is_empty() {
             return Ok(0);
         }
+        if let Shallow::DepthAtRemote(_) = shallow
+            && !self.is_repeatable()
+        {
+            self.handshake.capabilities = without_relative(&self.handshake.capabilities)?;
+        }
         let mut objects = local.clone();
         objects.objects.refresh = gix::odb::store::RefreshMode::Never;
         let mut negotiation = Negotiation {
@@ -117,6 +122,19 @@ impl<'a> Session<'a> {
         outcome.map_err(|error| budget.explain(error))?;
         Ok(received)
     }
+}
+
+/// Before protocol 2 a request repeats what the server can do, and by `deepen-relative` gix would ask it to count the depth
+/// from our boundary: with none, all of the history came.
+fn without_relative(offered: &Capabilities) -> Result<Capabilities, Error> {
+    let kept = offered.iter().filter(|offered| offered.name() != "deepen-relative");
+    let kept = kept.map(|offered| match offered.value() {
+        Some(value) => format!("{}={value}", offered.name()),
+        None => offered.name().to_string(),
+    });
+    let text = format!("\0{}", kept.collect::<Vec<_>>().join(" "));
+    let read = Capabilities::from_bytes(text.as_bytes());
+    read.map(|(capabilities, _)| capabilities).map_err(Error::gix("read the server's capabilities"))
 }
 
 fn named(reference: &Ref) -> Option<(String, ObjectId)> {

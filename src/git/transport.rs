@@ -6,9 +6,9 @@ use gix::protocol::transport::{Protocol, Service};
 use super::budget::Budget;
 use super::http::Http;
 use super::remote::Remote;
-use super::{Error, process};
+use super::{Error, process, ssh};
 
-/// Connects to `remote`; nothing is sent over the network before the handshake.
+/// Connects to `remote`; over http nothing is sent before the handshake.
 ///
 /// Use [`Protocol::V2`] to fetch and [`Protocol::V1`] to push (receive-pack has no version 2).
 /// Credentials are sent by the transport itself: answer the handshake's question for one with [`no_credential`].
@@ -21,6 +21,9 @@ pub(super) fn connect<'a>(
     let location = remote.location();
     if let Some(path) = location.path() {
         return process::connect(path, service, version, budget);
+    }
+    if let Some(place) = location.ssh() {
+        return ssh::connect(remote, place, service, version, budget);
     }
     let url = gix::url::parse(location.to_string().as_str()).map_err(Error::gix("parse the location"))?;
     Ok(Box::new(http::Transport::new_http(Http::new(remote, budget)?, url, version, false)))

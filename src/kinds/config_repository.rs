@@ -71,7 +71,7 @@ pub struct ConfigRepositorySpec {
     /// True: nothing is fetched or applied, and no run of it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// The Secret with its credential: `username` and `password`, or `bearerToken`; `ca.crt`. It must allow use `git` and the host.
+    /// The Secret with its credential: `username` and `password`, or `bearerToken`; `ca.crt`; for ssh `identity`, `passphrase` and `known_hosts`. It must allow use `git` and the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<NameRef>,
     /// The Secret with the HTTP proxy: `address`, `username`, `password`.

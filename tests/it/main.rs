@@ -15,6 +15,7 @@ mod egress;
 mod examples;
 mod faults;
 mod git_source;
+mod git_ssh;
 mod git_write;
 mod golden;
 mod harness;

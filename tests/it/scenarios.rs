@@ -11,6 +11,7 @@ mod manifests;
 mod memory;
 mod pi;
 mod refused;
+mod ssh;
 mod turns;
 mod up;
 mod verify;

@@ -7,3 +7,4 @@ pub(crate) mod git_http;
 pub(crate) mod model;
 pub(crate) mod pi;
 pub(crate) mod repo;
+pub(crate) mod ssh;

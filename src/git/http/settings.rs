@@ -38,7 +38,7 @@ pub(super) fn client(remote: &Remote) -> Result<Client, Error> {
 /// What goes into the Authorization header, marked as sensitive.
 pub(super) fn authorization(remote: &Remote) -> Result<Option<HeaderValue>, Error> {
     let value = match remote.credential() {
-        Credential::None => return Ok(None),
+        Credential::None | Credential::Ssh(_) => return Ok(None),
         Credential::Basic { username, password } => {
             let pair = Zeroizing::new(format!("{username}:{}", password.expose_secret()));
             let pair = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(pair.as_bytes()));

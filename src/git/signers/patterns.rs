@@ -10,7 +10,7 @@ pub struct Patterns {
 
 impl Patterns {
     /// None when no pattern could ever match.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(in crate::git) fn parse(text: &str) -> Option<Self> {
         let positive = text.split(',').any(|pattern| !pattern.is_empty() && !pattern.starts_with('!'));
         positive.then(|| Self { written: text.to_owned() })
     }

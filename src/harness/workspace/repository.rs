@@ -28,7 +28,7 @@ pub(super) fn check_out(
 ) -> Result<CommitId, NotStarted> {
     let location: Location =
         checkout.url.parse().map_err(NotStarted::because(Reason::CloneFailed, "the repository's URL"))?;
-    let mut remote = Remote::builder(location).timeout(CLONE_TIME);
+    let mut remote = Remote::builder(location.clone()).timeout(CLONE_TIME);
     if let Some(secret) = &checkout.secret {
         let found = given.git.iter().find(|given| given.secret == *secret && given.url == checkout.url);
         let found = found.ok_or_else(|| NotStarted {
@@ -36,7 +36,7 @@ pub(super) fn check_out(
             message: format!("Secret {secret} was not given to this run"),
         })?;
         remote = remote.credential(
-            git::secret::credential(|key| value(found, key))
+            git::secret::credential(&location, |key| value(found, key))
                 .map_err(NotStarted::because(Reason::SecretNotAllowed, "the credential"))?,
         );
         if let Some(ca) = value(found, "ca.crt") {

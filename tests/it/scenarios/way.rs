@@ -16,7 +16,7 @@ use crate::servers::{
 const FOLDER: &str = "runs/default/2c/hello";
 
 /// Follows the run `hello` of a world from its push to its end, and again.
-fn goes_the_whole_way(world: &World, pushed: &str) {
+pub(super) fn goes_the_whole_way(world: &World, pushed: &str) {
     let followed = git(&world.ledger, &["rev-parse", "main"]);
     let ended = world.up_until_idle(&[]);
     assert_eq!(ended.code, Some(0), "{}", ended.text);
