@@ -12,6 +12,7 @@ mod delivery;
 mod enforcement;
 mod output;
 pub mod place;
+pub mod pod;
 pub mod process;
 mod sidecar;
 mod socket;

@@ -14,6 +14,7 @@ mod forward;
 mod hosts;
 mod meter;
 mod tally;
+pub mod tunnel;
 
 use std::{io, sync::Arc, time::Duration};
 
