@@ -5,3 +5,4 @@ pub mod client;
 pub mod lease;
 pub mod objects;
 pub mod secrets;
+pub mod workloads;

@@ -48,6 +48,8 @@ fn place(stage: Stage) -> Place {
         name: "p".into(),
         node: None,
         stage,
+        begun: true,
+        trouble: None,
         confirmed: false,
         started_at: (stage >= Stage::Running).then(|| at(NOW - 5)),
         ended_at: (stage >= Stage::Collecting).then(|| at(NOW - 1)),
