@@ -1,5 +1,6 @@
 //! Places that are pods, on a real API server. There is no kubelet: tests write the status that it would.
 
+mod attached;
 mod controlled;
 mod life;
 mod refused;
