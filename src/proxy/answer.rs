@@ -52,6 +52,11 @@ pub(super) fn failure(failure: &Failure) -> Response<Body> {
             };
             marked(StatusCode::FORBIDDEN, "denied", format!("{decision}.\n{advice}"))
         }
+        Failure::Refused(message) => marked(StatusCode::FORBIDDEN, "denied", format!("{message}\n")),
+        Failure::Tunnel(error) => {
+            let why = std::error::Error::source(error).map(|source| format!(": {source}"));
+            marked(StatusCode::BAD_GATEWAY, "failed", format!("{error}{}\n", why.unwrap_or_default()))
+        }
         Failure::Unresolved(host, Some(error)) => {
             marked(StatusCode::BAD_GATEWAY, "failed", format!("{host} does not resolve: {error}\n"))
         }

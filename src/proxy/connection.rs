@@ -115,7 +115,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn metered(&self, target: tokio::net::TcpStream) -> Metered {
+    pub(super) fn metered(&self, target: dial::Connected) -> Metered {
         Metered::new(target, Arc::clone(&self.activity), Arc::clone(&self.shared))
     }
 }

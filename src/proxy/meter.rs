@@ -11,12 +11,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Shared;
+use super::{Shared, dial::Connected};
 
 /// The bytes moved for one client connection, over all targets that it talked to.
 #[derive(Debug, Default)]
@@ -39,13 +36,13 @@ impl Activity {
 
 /// A connection to a target that counts its bytes.
 pub(super) struct Metered {
-    target: TcpStream,
+    target: Connected,
     activity: Arc<Activity>,
     shared: Arc<Shared>,
 }
 
 impl Metered {
-    pub(super) fn new(target: TcpStream, activity: Arc<Activity>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(target: Connected, activity: Arc<Activity>, shared: Arc<Shared>) -> Self {
         Self { target, activity, shared }
     }
 
