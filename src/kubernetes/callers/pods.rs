@@ -1,7 +1,7 @@
 //! The pods of runs, as one watch of the whole cluster shows them; of each, only what a judgement needs is kept.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -248,16 +248,15 @@ pub(super) async fn watch(client: Client, pods: Arc<Pods>) {
     let config = watcher::Config::default().labels(&format!("{label}={value}")).page_size(200);
     let events = watcher(Api::<Pod>::all(client), config).default_backoff();
     let mut events = std::pin::pin!(events);
-    let mut listed: Option<Vec<String>> = None;
+    let mut listed: BTreeSet<String> = BTreeSet::new();
     while let Some(event) = events.next().await {
         match event {
-            Ok(watcher::Event::Init) => listed = Some(Vec::new()),
+            Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(pod)) => {
-                listed.get_or_insert_default().extend(pod.uid());
+                listed.extend(pod.uid());
                 pods.set(&pod);
             }
             Ok(watcher::Event::InitDone) => {
-                let listed = listed.take().unwrap_or_default();
                 pods.known().retain(|uid, _| listed.contains(uid));
                 pods.ready.store(true, Ordering::Relaxed);
             }
