@@ -32,6 +32,8 @@ use crate::{
 
 /// How long open tunnels may go on after a signal; a pod is given 30 s by default.
 const GRACE: Duration = Duration::from_secs(25);
+/// How often the certificate's files are looked at. The kubelet takes a minute or so to bring a Secret's change.
+const LOOK: Duration = Duration::from_secs(10);
 /// Where a pod learns the API server's address from.
 const API_SERVER: [&str; 2] = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"];
 
@@ -106,7 +108,7 @@ pub async fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     let watched = gateway.clone();
     let _canary = AbortOnDropHandle::new(tokio::spawn(async move { watched.serve_canary(canary).await }));
     let followed = certificate.clone();
-    let _certificate = AbortOnDropHandle::new(tokio::spawn(async move { followed.follow().await }));
+    let _certificate = AbortOnDropHandle::new(tokio::spawn(async move { followed.follow(LOOK).await }));
     let [listen, canary, health] = addresses;
     println!(
         "{}",

@@ -14,9 +14,6 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// How often the files are looked at. The kubelet takes a minute or so to bring a Secret's change.
-const LOOK: Duration = Duration::from_secs(10);
-
 /// Why a certificate cannot be used. No text holds the key.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -75,11 +72,11 @@ impl Certificate {
         Ok(Self { files, newest: Arc::new(RwLock::new(acceptor)) })
     }
 
-    /// Reads the files again whenever they change, until it is dropped. What cannot be used is logged, and the former pair stays.
-    pub async fn follow(&self) {
+    /// Reads the files again, so often, and uses what they hold once that has changed. Never ends. What cannot be used is logged, and the former pair stays.
+    pub async fn follow(&self, interval: Duration) {
         let mut used = self.files.content().ok();
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(interval).await;
             let files = self.files.clone();
             let Ok(read) = tokio::task::spawn_blocking(move || files.content()).await else { continue };
             let content = read.as_ref().ok();
