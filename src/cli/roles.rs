@@ -132,30 +132,39 @@ impl From<Ended> for ExitCode {
 }
 
 /// A token that is cancelled when the process is asked to end. From its return on, a signal ends nothing by itself.
-fn stop_signal(tasks: &mut JoinSet<()>) -> CancellationToken {
+fn stop_signal(tasks: &mut JoinSet<()>) -> Result<CancellationToken, Error> {
     let stop = CancellationToken::new();
-    let asked = stop.clone();
+    let cancelled = stop.clone();
+    let asked = signals().map_err(|e| Error::setup("wait for signals", e))?;
     tasks.spawn(async move {
         tokio::select! {
-            () = asked_to_end() => asked.cancel(),
-            () = asked.cancelled() => {}
+            () = asked => cancelled.cancel(),
+            () = cancelled.cancelled() => {}
         }
     });
-    stop
+    Ok(stop)
+}
+
+/// Ends with the first SIGINT or SIGTERM from now on.
+fn signals() -> std::io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
+    let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// Waits for SIGINT or SIGTERM. Agents go on: the next process adopts them.
 pub(in crate::cli) async fn asked_to_end() {
-    let mut terminate = match unix::signal(unix::SignalKind::terminate()) {
-        Ok(stream) => stream,
+    match signals() {
+        Ok(asked) => asked.await,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot wait for SIGTERM");
-            return std::future::pending().await;
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot wait for signals");
+            std::future::pending().await
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
     }
 }
 

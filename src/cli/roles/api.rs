@@ -39,7 +39,7 @@ pub struct ApiArgs {
 pub async fn run(args: ApiArgs) -> Result<ExitCode, Error> {
     let _guard = args.role.logging()?;
     let mut tasks = JoinSet::new();
-    let stop = super::stop_signal(&mut tasks);
+    let stop = super::stop_signal(&mut tasks)?;
     let client = connect(&args.role.target()).await.map_err(|e| Error::setup("reach the cluster", e))?;
     check_crds(&client).await.map_err(|e| Error::setup("use the cluster's CRDs", e))?;
     let metrics = Arc::new(Metrics::new());

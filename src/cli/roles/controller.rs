@@ -1,5 +1,7 @@
 //! `ostler controller`: follows repositories and reconciles sessions and runs.
 
+mod nowhere;
+
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, ValueEnum};
@@ -11,8 +13,6 @@ use super::{
     ground::{Ground, Role},
 };
 use crate::{controllers, kinds::ConfigRepository, ledger, ports::Workloads, recorder, sync};
-
-mod nowhere;
 
 /// The lease of the one that works.
 const ROLE: Role = Role { lease: "ostler-controller", standby_is_ready: true };
@@ -53,11 +53,11 @@ enum Places {
 /// When the cluster or a file cannot be used.
 pub async fn run(args: ControllerArgs) -> Result<ExitCode, Error> {
     let _guard = args.role.logging()?;
+    let workloads = workloads(&args)?;
     let mut tasks = JoinSet::new();
     let Some(ground) = Ground::take(&ROLE, &args.role, &args.leader, &mut tasks).await? else {
         return Ok(ExitCode::SUCCESS);
     };
-    let workloads = workloads(&args, &ground)?;
     syncer(&args, &ground, &mut tasks)?;
     let context = controllers::Context::new(
         ground.store.clone(),
@@ -87,7 +87,7 @@ pub(in crate::cli) fn control(
 }
 
 /// The places of runs; `None`: there are none.
-fn workloads(args: &ControllerArgs, _ground: &Ground) -> Result<Option<Arc<dyn Workloads>>, Error> {
+fn workloads(args: &ControllerArgs) -> Result<Option<Arc<dyn Workloads>>, Error> {
     match args.places {
         Places::None => Ok(None),
         Places::Pods => Err(Error::setup("make places", "this version cannot run agents in pods yet")),

@@ -67,7 +67,7 @@ impl Ground {
         leader: &LeaderArgs,
         tasks: &mut JoinSet<()>,
     ) -> Result<Option<Self>, Error> {
-        let stop = super::stop_signal(tasks);
+        let stop = super::stop_signal(tasks)?;
         let metrics = Arc::new(Metrics::new());
         let progress = Arc::new(Progress::default());
         let gates = gates(&progress, role.standby_is_ready);
