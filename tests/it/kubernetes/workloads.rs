@@ -56,6 +56,7 @@ fn settings(scope: &Namespace) -> PodSettings {
         allow_unenforced: false,
         allow_node_reach: false,
         scope: Some(scope.clone()),
+        network: None,
     }
 }
 
