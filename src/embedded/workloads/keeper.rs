@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What a sidecar takes over from our environment: nothing that may hold a credential, or lead Git elsewhere.
 const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "RUST_LOG"];
 /// Most bytes of a sidecar's notice.
-const NOTICE_BYTES: u64 = 4096;
+const NOTICE_BYTES: u64 = 1 << 20;
 
 /// The task that looks after a place; it ends with this.
 #[derive(Debug)]

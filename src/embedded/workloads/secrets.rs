@@ -25,7 +25,7 @@ pub(super) async fn request(options: &Options, spec: &PlaceSpec) -> Result<Reque
         what: "make its token",
         source,
     })?;
-    let token = Value::from(&token);
+    let token = Some(Value::from(&token));
     Ok(match values {
         Ok(Values { git, env, files }) => Request::Provide(Box::new(Given { token, git, env, files })),
         Err((reason, message)) => Request::Deny(Box::new(Denied { token, reason, message })),
