@@ -2,6 +2,7 @@
 
 mod columns;
 pub mod offline;
+pub mod proxy;
 mod reference;
 pub mod target;
 pub mod up;
@@ -23,6 +24,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(Box<up::UpArgs>),
+    Proxy(Box<proxy::ProxyArgs>),
     #[command(flatten)]
     Verbs(verbs::Command),
     #[command(flatten)]
@@ -61,6 +63,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {
         Command::Up(args) => Ok(runtime()?.block_on(up::run(*args))?),
+        Command::Proxy(args) => runtime()?.block_on(proxy::run(*args)),
         Command::Verbs(command) => Ok(runtime()?.block_on(verbs::run(command, Cli::command()))?),
         Command::Offline(command) => command.run(),
         Command::Verify(command) => {

@@ -11,6 +11,7 @@ mod answer;
 mod connection;
 mod dial;
 mod forward;
+pub mod gateway;
 mod hosts;
 mod meter;
 mod tally;
@@ -81,6 +82,12 @@ struct Shared {
     proof: Option<String>,
     tally: tally::Tally,
     places: Arc<Semaphore>,
+}
+
+impl meter::Count for Shared {
+    fn moved(&self, up: u64, down: u64) {
+        self.tally.moved(up, down);
+    }
 }
 
 impl Proxy {
