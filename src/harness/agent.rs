@@ -203,6 +203,7 @@ async fn prove(cage: &mut Cage, nonce: &str) -> Result<String, NotStarted> {
     let canary = Canary::listen().await.map_err(failed("the canary"))?;
     let probe = Probe {
         closed: canary.closed(),
+        canary: None,
         silent: Vec::new(),
         dials: 1,
         pause_ms: 0,

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -44,28 +45,52 @@ async fn dial(probe: &Probe) -> Vec<SocketAddr> {
     let (dials, pause) = (probe.dials.clamp(1, DIALS), Duration::from_millis(probe.pause_ms));
     let began = Instant::now();
     let end = began + pause * (dials - 1) + DIAL_TIME;
+    let reached = Reached::default();
     let mut open = JoinSet::new();
     for number in 0..dials {
         sleep_until(began + pause * number).await;
+        if probe.canary.is_some_and(|canary| reached.has(canary)) {
+            return reached.all();
+        }
         for address in probe.closed.iter().copied() {
-            open.spawn(async move {
-                let dialled = timeout_at(end, AsyncStream::connect(address)).await;
-                matches!(dialled, Ok(Ok(_))).then_some(address)
-            });
+            open.spawn(
+                reached.clone().note(
+                    address,
+                    end,
+                    async move { AsyncStream::connect(address).await.map(drop) },
+                ),
+            );
         }
         for address in probe.silent.iter().copied() {
-            open.spawn(async move {
-                let answered = timeout_at(end, ask(address)).await;
-                matches!(answered, Ok(Ok(_))).then_some(address)
-            });
+            open.spawn(reached.clone().note(address, end, ask(address)));
         }
     }
-    let reached: BTreeSet<SocketAddr> = open.join_all().await.into_iter().flatten().collect();
-    reached.into_iter().collect()
+    while open.join_next().await.is_some() {}
+    reached.all()
+}
+
+/// What answered so far.
+#[derive(Clone, Default)]
+struct Reached(Arc<Mutex<BTreeSet<SocketAddr>>>);
+
+impl Reached {
+    async fn note(self, address: SocketAddr, end: Instant, dial: impl Future<Output = io::Result<()>>) {
+        if matches!(timeout_at(end, dial).await, Ok(Ok(()))) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(address);
+        }
+    }
+
+    fn has(&self, address: SocketAddr) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&address)
+    }
+
+    fn all(&self) -> Vec<SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
 }
 
 /// Asks a server of names, and waits for any answer from there.
-async fn ask(address: SocketAddr) -> io::Result<usize> {
+async fn ask(address: SocketAddr) -> io::Result<()> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -73,7 +98,7 @@ async fn ask(address: SocketAddr) -> io::Result<usize> {
     let socket = UdpSocket::bind(any).await?;
     socket.connect(address).await?;
     socket.send(&QUESTION).await?;
-    socket.recv(&mut [0; 512]).await
+    socket.recv(&mut [0; 512]).await.map(drop)
 }
 
 /// The names in a table as in `proc_net(5)`: two lines of headings, then `name: counters`.
@@ -119,6 +144,7 @@ mod tests {
         let closed = tokio::net::TcpSocket::new_v4().unwrap();
         closed.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let probe = Probe {
+            canary: None,
             closed: vec![open.local_addr().unwrap(), closed.local_addr().unwrap()],
             silent: vec![names.local_addr().unwrap(), silent.local_addr().unwrap()],
             dials: 2,

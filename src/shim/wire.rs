@@ -102,6 +102,8 @@ pub struct Collect {
 pub struct Probe {
     /// Addresses that must not accept a connection.
     pub closed: Vec<SocketAddr>,
+    /// One of them that counts who comes: once it was reached, nothing more is dialled, so that its count stays readable.
+    pub canary: Option<SocketAddr>,
     /// Addresses that must not answer a question to the DNS by UDP.
     pub silent: Vec<SocketAddr>,
     /// How often each of them is dialled.

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ostler::{kinds::Reason, report::End};
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::world::{Pod, Settings, ended};
 use crate::harness::world::{FakeSecrets, shell};
 
@@ -24,16 +26,16 @@ async fn a_canary_that_can_be_reached_is_no_proof() {
     let (reason, message) = refused(Settings { leak: true, proof_seconds: 20, ..Settings::default() }).await;
     assert_eq!(reason, Reason::EgressNotEnforced);
     assert!(message.contains("these addresses answer: [127.0.0.1:"), "{message}");
-    assert!(!message.contains("heard 0 of"), "{message}");
 }
 
 /// A node that answers on the port of its kubelet.
-async fn node() -> (IpAddr, tokio::net::TcpListener) {
+async fn node() -> (IpAddr, AbortOnDropHandle<()>) {
     loop {
         let [a, b, c, ..] = *uuid::Uuid::new_v4().as_bytes();
         let address = IpAddr::from([127, a | 1, b, c | 1]);
         if let Ok(listener) = tokio::net::TcpListener::bind((address, 10250)).await {
-            return (address, listener);
+            let answer = async move { while listener.accept().await.is_ok() {} };
+            return (address, AbortOnDropHandle::new(tokio::spawn(answer)));
         }
     }
 }

@@ -127,7 +127,6 @@ impl Default for Settings {
 /// A pod and what is around it.
 pub(super) struct Pod {
     pub(super) root: tempfile::TempDir,
-    pub(super) gateway: Gateway,
     pub(super) forwarder: SocketAddr,
     settings: Settings,
     recorder: Arc<Recorder>,
@@ -178,10 +177,10 @@ impl Pod {
         volumes(root.path(), &file);
         let acceptor = acceptor(&certificate, &key);
         let tls = Certificate::read(&certificate, &key).unwrap();
-        let (serving, counting, app) = (gateway.clone(), gateway.clone(), recorder.app());
+        let (serving, app) = (gateway.clone(), recorder.app());
         let tasks = vec![
             tokio::spawn(async move { serving.serve(tunnels, &tls, std::future::pending()).await }),
-            tokio::spawn(async move { counting.serve_canary(canary).await }),
+            tokio::spawn(async move { gateway.serve_canary(canary).await }),
             tokio::spawn(async move { axum::serve(Secured(intake, acceptor), app).await.unwrap() }),
         ];
         let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
@@ -189,7 +188,7 @@ impl Pod {
         let [a, b, c, ..] = *uuid::Uuid::new_v4().as_bytes();
         let forwarder = SocketAddr::from(([127, a | 1, b, c | 1], 3128));
         let (sidecar, shim) = (None, None);
-        Self { root, gateway, forwarder, settings, recorder, sidecar, shim, _closed: closed, _tasks: tasks }
+        Self { root, forwarder, settings, recorder, sidecar, shim, _closed: closed, _tasks: tasks }
     }
 
     /// A pod whose two containers run and which has its secrets.
