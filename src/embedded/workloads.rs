@@ -227,6 +227,9 @@ impl Shared {
         for bind in &spec.binds {
             binds::check(bind, &self.options.hidden).map_err(refused)?;
         }
+        if spec.pod.runtime_class.is_some() {
+            return Err(refused("runtimeClassName is a promise that only a cluster can keep".to_owned()));
+        }
         if spec.command.is_empty() {
             return Err(refused("there is no command".to_owned()));
         }
