@@ -5,6 +5,7 @@
     reason = "clippy allows them in test functions only, not in their fixtures"
 )]
 
+mod alongside;
 mod api;
 mod architecture;
 mod cache;
