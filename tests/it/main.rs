@@ -27,6 +27,8 @@ mod objects;
 mod offline;
 mod plan;
 mod recorder;
+mod report;
+mod rerun;
 mod scenarios;
 mod servers;
 mod verbs;
