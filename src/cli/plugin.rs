@@ -190,7 +190,8 @@ mod tests {
     fn words_are_completed() {
         let complete = |line: &str| {
             let text = complete(Cli::command(), &words(line));
-            let (candidates, directive) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
+            let text = text.trim_end();
+            let (candidates, directive) = text.rsplit_once('\n').unwrap_or(("", text));
             assert_eq!(directive, NO_FILES);
             candidates.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
         };
