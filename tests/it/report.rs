@@ -14,8 +14,12 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     /// The test of this thread begins a scenario on an engine.
+    ///
+    /// # Panics
+    /// On a thread without a name. One that a test starts takes the test's.
     pub(crate) fn begin(engine: &'static str, server_version: String) -> Self {
-        let name = std::thread::current().name().unwrap_or("?").to_owned();
+        let thread = std::thread::current();
+        let name = thread.name().expect("a thread with a scenario has its test's name").to_owned();
         Self { name, engine, server_version, begun: Instant::now() }
     }
 
