@@ -64,7 +64,7 @@ struct Ran {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Engine {
+struct Total {
     engine: String,
     server_version: String,
     scenarios: usize,
@@ -73,7 +73,7 @@ struct Engine {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    engines: Vec<Engine>,
+    engines: Vec<Total>,
     /// By its name, then by engine.
     scenarios: BTreeMap<String, BTreeMap<String, Ran>>,
     flaky: Vec<Flaky>,
@@ -104,10 +104,10 @@ fn by_scenario(lines: &[Line]) -> BTreeMap<String, BTreeMap<String, Ran>> {
     found
 }
 
-fn totals(scenarios: &BTreeMap<String, BTreeMap<String, Ran>>) -> Vec<Engine> {
-    let mut found: BTreeMap<&String, Engine> = BTreeMap::new();
+fn totals(scenarios: &BTreeMap<String, BTreeMap<String, Ran>>) -> Vec<Total> {
+    let mut found: BTreeMap<&String, Total> = BTreeMap::new();
     for (engine, ran) in scenarios.values().flatten() {
-        let total = found.entry(engine).or_insert_with(|| Engine {
+        let total = found.entry(engine).or_insert_with(|| Total {
             engine: engine.clone(),
             server_version: ran.server_version.clone(),
             scenarios: 0,
@@ -189,7 +189,7 @@ fn known() -> Result<Vec<Difference>, Box<dyn Error>> {
 }
 
 fn tell(report: &Report) {
-    for Engine { engine, server_version, scenarios, seconds } in &report.engines {
+    for Total { engine, server_version, scenarios, seconds } in &report.engines {
         println!("{engine} ({server_version}): {scenarios} scenarios, {seconds:.0} s");
     }
     for Flaky { part, test, output } in &report.flaky {
