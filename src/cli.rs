@@ -3,7 +3,9 @@
 mod columns;
 pub mod offline;
 mod plugin;
+pub mod proxy;
 mod reference;
+pub mod roles;
 pub mod target;
 pub mod up;
 pub mod verbs;
@@ -24,10 +26,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(Box<up::UpArgs>),
+    Proxy(Box<proxy::ProxyArgs>),
     #[command(flatten)]
     Verbs(verbs::Command),
     #[command(flatten)]
     Offline(offline::Command),
+    Controller(Box<roles::controller::ControllerArgs>),
+    Recorder(Box<roles::recorder::RecorderArgs>),
+    Api(Box<roles::api::ApiArgs>),
     /// Check signatures and digests, offline
     #[command(subcommand)]
     Verify(verify::Verify),
@@ -72,6 +78,10 @@ pub fn main() -> anyhow::Result<ExitCode> {
     };
     match cli.command {
         Command::Up(args) => Ok(runtime()?.block_on(up::run(*args))?),
+        Command::Proxy(args) => runtime()?.block_on(proxy::run(*args)),
+        Command::Controller(args) => Ok(runtime()?.block_on(roles::controller::run(*args))?),
+        Command::Recorder(args) => Ok(runtime()?.block_on(roles::recorder::run(*args))?),
+        Command::Api(args) => Ok(runtime()?.block_on(roles::api::run(*args))?),
         Command::Verbs(command) => Ok(runtime()?.block_on(verbs::run(command, Cli::command()))?),
         Command::Offline(command) => command.run(),
         Command::Verify(command) => {
