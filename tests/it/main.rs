@@ -8,6 +8,7 @@
 mod api;
 mod architecture;
 mod cache;
+mod charts;
 mod cluster;
 mod contract;
 mod docs;

@@ -119,15 +119,7 @@ What each role may do, and why. A rule without a reason in the line before it fa
 {{- end -}}
 
 {{- define "ostler.rules.proxy" -}}
-# The policies of a run decide where its connections may go.
-- apiGroups: [ostler.dev]
-  resources: [harnessruns, egresspolicies]
-  verbs: [get, list, watch]
-# A caller is the pod that its token names, if it calls from that pod's address.
-- apiGroups: [""]
-  resources: [pods]
-  verbs: [get]
-# The clone credential is a Secret that a run's session names.
+# The clone credential is a Secret that a run's session names, and only the proxy sends it.
 {{ include "ostler.secretRule" . }}
 {{- end -}}
 
@@ -139,6 +131,10 @@ What each role may do, and why. A rule without a reason in the line before it fa
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]
   verbs: [create]
+# A caller is the run's pod that its token names, if it calls from that pod's address; what it may reach stands on that pod.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
 {{- end -}}
 
 {{- define "ostler.secretRule" -}}
