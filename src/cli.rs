@@ -3,6 +3,7 @@
 mod columns;
 pub mod offline;
 mod reference;
+pub mod roles;
 pub mod target;
 pub mod up;
 pub mod verbs;
@@ -27,6 +28,9 @@ enum Command {
     Verbs(verbs::Command),
     #[command(flatten)]
     Offline(offline::Command),
+    Controller(Box<roles::controller::ControllerArgs>),
+    Recorder(Box<roles::recorder::RecorderArgs>),
+    Api(Box<roles::api::ApiArgs>),
     /// Check signatures and digests, offline
     #[command(subcommand)]
     Verify(verify::Verify),
@@ -61,6 +65,9 @@ pub fn main() -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::parse().command {
         Command::Up(args) => Ok(runtime()?.block_on(up::run(*args))?),
+        Command::Controller(args) => Ok(runtime()?.block_on(roles::controller::run(*args))?),
+        Command::Recorder(args) => Ok(runtime()?.block_on(roles::recorder::run(*args))?),
+        Command::Api(args) => Ok(runtime()?.block_on(roles::api::run(*args))?),
         Command::Verbs(command) => Ok(runtime()?.block_on(verbs::run(command, Cli::command()))?),
         Command::Offline(command) => command.run(),
         Command::Verify(command) => {

@@ -30,7 +30,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use self::authority::Authority;
 pub(crate) use self::{
-    audit::AuditLine,
+    audit::{AuditLine, object_writes},
     server::{Server, eventually},
 };
 

@@ -13,7 +13,7 @@ mod pi;
 mod refused;
 mod ssh;
 mod turns;
-mod up;
+pub(crate) mod up;
 mod verify;
 mod way;
 mod world;
