@@ -2,6 +2,7 @@
 
 mod columns;
 pub mod offline;
+pub mod proxy;
 mod reference;
 pub mod roles;
 pub mod target;
@@ -24,6 +25,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Up(Box<up::UpArgs>),
+    Proxy(Box<proxy::ProxyArgs>),
     #[command(flatten)]
     Verbs(verbs::Command),
     #[command(flatten)]
@@ -68,6 +70,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Controller(args) => Ok(runtime()?.block_on(roles::controller::run(*args))?),
         Command::Recorder(args) => Ok(runtime()?.block_on(roles::recorder::run(*args))?),
         Command::Api(args) => Ok(runtime()?.block_on(roles::api::run(*args))?),
+        Command::Proxy(args) => runtime()?.block_on(proxy::run(*args)),
         Command::Verbs(command) => Ok(runtime()?.block_on(verbs::run(command, Cli::command()))?),
         Command::Offline(command) => command.run(),
         Command::Verify(command) => {

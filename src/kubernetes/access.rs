@@ -81,7 +81,7 @@ impl KubeAccess {
     }
 
     /// Asks. Text of the question and of the answer is wiped, and never logged.
-    async fn review<K, S>(&self, question: &K) -> Result<S, Error>
+    pub(super) async fn review<K, S>(&self, question: &K) -> Result<S, Error>
     where
         K: Resource<DynamicType = ()> + Serialize,
         S: DeserializeOwned,

@@ -15,6 +15,7 @@ mod docs;
 mod egress;
 mod examples;
 mod faults;
+mod gateway;
 mod git_source;
 mod git_ssh;
 mod git_write;
