@@ -23,7 +23,7 @@ use crate::{
     },
     ledger::digest,
     names::{ObjectName, Uid},
-    ports::workloads::{Checkout, NamedPolicy, PlaceSpec, RunKey},
+    ports::workloads::{Checkout, NamedPolicy, PlaceSpec, PodWishes, RunKey},
 };
 
 /// The agent of runs that name none, in a session that names none.
@@ -104,6 +104,7 @@ pub fn resolve(run: &HarnessRun, digest: &str, world: &World) -> Result<PlaceSpe
         persistent_workspace: persistent_workspace(session)?,
         binds: agent.spec.local.as_ref().map(|l| l.binds.clone()).unwrap_or_default(),
         image: agent.spec.image.clone(),
+        pod: PodWishes::default(),
         run: key,
     })
 }

@@ -321,6 +321,12 @@ pub struct Startup {
     /// To the place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placed_ms: Option<i64>,
+    /// To the pod's node; in whole seconds, as Kubernetes counts. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_ms: Option<i64>,
+    /// To our program in the pod, its image pulled; in whole seconds. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed_ms: Option<i64>,
     /// To the proof of egress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress_proven_ms: Option<i64>,

@@ -85,8 +85,9 @@ async fn ensure(spec: &PlaceSpec, context: &Context) -> Result<Made, Error> {
     match context.workloads.ensure(spec).await {
         Ok(place) => Ok(Made::Place(Box::new(place))),
         Err(workloads::Error::Refused { reason, message, .. }) => {
-            // a Secret may still come
-            let waits = matches!(reason, Reason::SecretNotFound | Reason::SecretNotAllowed);
+            // a Secret may still come, and a quota be freed
+            let waits =
+                matches!(reason, Reason::SecretNotFound | Reason::SecretNotAllowed | Reason::QuotaExceeded);
             let phase = if waits { Phase::Pending } else { Phase::Failed };
             Ok(Made::Refused(Standing::new(phase, reason, message)))
         }
@@ -157,7 +158,9 @@ async fn tell(id: &ObjectId, uid: &Uid, run: &HarnessRun, new: &HarnessRunStatus
         return;
     }
     let bad = matches!(phase, Phase::Failed | Phase::Lost | Phase::TimedOut | Phase::Held)
-        || (phase == Phase::Pending && reason != Reason::Suspended);
+        || (phase == Phase::Pending && reason != Reason::Suspended)
+        || (phase == Phase::Starting
+            && !matches!(reason, Reason::PlaceRequested | Reason::PreparingWorkspace));
     let message = match &new.message {
         Some(words) => format!("{phase}: {words}"),
         None => phase.to_string(),
