@@ -1,6 +1,6 @@
 {{- /*
 A role's Deployment, ServiceAccount and PodDisruptionBudget.
-Takes a dict: root, role, args, ports (name: number), probe (the port that answers /healthz and /readyz), volumes (name: {mountPath, source}).
+Takes a dict: root, role, args, strategy (optional), ports (name: number), probe (the port that answers /healthz and /readyz), volumes (name: {mountPath, source}).
 */ -}}
 {{- define "ostler.deployment" -}}
 {{- $values := index .root.Values .role -}}
@@ -30,6 +30,9 @@ metadata:
   {{- include "ostler.metadata" . | nindent 2 }}
 spec:
   replicas: {{ $values.replicas }}
+  {{- with .strategy }}
+  strategy: {type: {{ . }}}
+  {{- end }}
   revisionHistoryLimit: 3
   selector:
     matchLabels:
@@ -79,14 +82,13 @@ spec:
           image: {{ include "ostler.image" .root | quote }}
           imagePullPolicy: {{ .root.Values.image.pullPolicy }}
           args:
-            {{- range concat (list .role) .args $values.extraArgs }}
+            {{- range concat (list .role "--json") .args $values.extraArgs }}
             - {{ . | quote }}
             {{- end }}
           env:
+            # The holder of a lease is named after it.
             - name: POD_NAME
               valueFrom: {fieldRef: {fieldPath: metadata.name}}
-            - name: POD_NAMESPACE
-              valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
           ports:
             {{- range $name, $port := .ports }}
             - {name: {{ $name }}, containerPort: {{ $port }}}
@@ -123,4 +125,9 @@ spec:
         - name: {{ $name }}
           {{- toYaml $volume.source | nindent 10 }}
         {{- end }}
+{{- end -}}
+
+{{- /* The arguments of every role but the proxy, which is asked from all namespaces; --state and the lease are for those that lead. */ -}}
+{{- define "ostler.scope" -}}
+{{- with .Values.watchNamespace }}--namespace {{ . }}{{ end -}}
 {{- end -}}

@@ -40,17 +40,26 @@ What each role may do, and why. A rule without a reason in the line before it fa
 - apiGroups: [""]
   resources: [pods/exec]
   verbs: [get, create]
-# No agent's pod is made before the policy that confines it.
+# A session's workspace may outlive its runs.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, create, delete]
+# No agent's pod is made before a watch has shown the policy that confines it, and a policy that somebody changes is put back.
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, create, patch]
+  verbs: [list, watch, create, patch]
 {{- end -}}
 
 {{- define "ostler.own.controller" -}}
 # One controller at a time: the lease says which.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, create, patch]
+  resourceNames: [ostler-controller]
+  verbs: [get, list, watch, update]
+# A lease that does not exist yet has no name that a right could be bound to.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
 {{- end -}}
 
 {{- define "ostler.cluster.controller" -}}
@@ -79,10 +88,15 @@ What each role may do, and why. A rule without a reason in the line before it fa
 {{- end -}}
 
 {{- define "ostler.own.recorder" -}}
-# One recorder writes to a branch: the lease says which.
+# One recorder writes to a ledger: the lease says which.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, create, patch]
+  resourceNames: [ostler-recorder]
+  verbs: [get, list, watch, update]
+# A lease that does not exist yet has no name that a right could be bound to.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
 {{- end -}}
 
 {{- define "ostler.cluster.recorder" -}}

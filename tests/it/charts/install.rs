@@ -91,7 +91,7 @@ async fn an_upgrade_keeps_objects_and_certificates_and_an_uninstallation_keeps_c
     let mut session = head("Session", "payments");
     session["spec"] = json!({"agentRef": {"name": "shell"}});
     let mut harness_run = head("HarnessRun", "first");
-    harness_run["spec"] = json!({"sessionRef": {"name": "payments"}, "prompt": "Fix the login."});
+    harness_run["spec"] = json!({"sessionRef": {"name": "payments"}, "task": {"prompt": "Fix the login."}});
     made(session).await;
     made(harness_run.clone()).await;
     let before = uids(&client, &namespace).await;
