@@ -7,7 +7,7 @@ mod engine;
 mod inside;
 mod kills;
 mod ledger;
-mod manifests;
+pub(crate) mod manifests;
 mod memory;
 mod pi;
 mod refused;

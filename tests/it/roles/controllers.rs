@@ -5,8 +5,11 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
 
-use super::stage::{Stage, address};
-use crate::cluster::object_writes;
+use super::stage::{Stage, address, agent};
+use crate::{
+    cluster::{AuditLine, object_writes},
+    scenarios::up::Up,
+};
 
 const LEASE: &str = "ostler-controller";
 
@@ -81,4 +84,32 @@ fn pods_are_refused_plainly() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("pods"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_leaves_no_write_without_its_line() {
+    const MANY: usize = 400;
+    let stage = Stage::new("middle").await;
+    let files: Vec<(String, String)> =
+        (0..MANY).map(|n| (format!("a{n}.yaml"), agent(&format!("a{n}"), "one"))).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    stage.config.push(&files, "many agents");
+    stage.follow(json!({})).await;
+    let trail = stage.path("audit.jsonl");
+    let mut command = stage.role("controller", "first");
+    command.args(["--places", "none", "--audit"]).arg(&trail);
+    let first = Up::start(command);
+    let user = stage.user("first");
+    let written = |lines: &[AuditLine]| {
+        let agents =
+            |l: &&AuditLine| l.is_of(&[&user]) && l.is_object_write() && l.object_ref.resource == "agents";
+        lines.iter().filter(agents).filter(|l| l.code() < 300).count()
+    };
+    stage.cluster.audit_until(|lines| written(lines) > 0).await;
+    assert_eq!(first.stop().code, Some(0));
+    let landed = written(&stage.audit().await);
+    let told = std::fs::read_to_string(&trail).unwrap();
+    let told = told.lines().filter(|l| l.contains("Agent ") && l.contains("\"allowed\"")).count();
+    println!("stopped after {landed} of {MANY}");
+    assert_eq!(told, landed, "each write that landed has its line");
 }

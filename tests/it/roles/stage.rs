@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
 use ostler::kinds::{Agent, ConfigRepository, Typed};
@@ -186,9 +186,4 @@ pub(super) fn signing_key(folder: &Path) -> (PathBuf, PathBuf) {
     key.store(&secret).unwrap();
     std::fs::write(&public, key.allowed_signers_line("ostler").unwrap() + "\n").unwrap();
     (secret, public)
-}
-
-/// An object's name.
-pub(super) fn name_of(object: &impl ResourceExt) -> String {
-    object.name_any()
 }
