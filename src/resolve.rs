@@ -3,6 +3,7 @@
 mod contexts;
 mod launch;
 mod limits;
+mod pod;
 pub mod quantity;
 pub mod record;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use crate::{
     },
     ledger::digest,
     names::{ObjectName, Uid},
-    ports::workloads::{Checkout, NamedPolicy, PlaceSpec, PodWishes, RunKey},
+    ports::workloads::{Checkout, NamedPolicy, PlaceSpec, RunKey},
 };
 
 /// The agent of runs that name none, in a session that names none.
@@ -104,7 +105,7 @@ pub fn resolve(run: &HarnessRun, digest: &str, world: &World) -> Result<PlaceSpe
         persistent_workspace: persistent_workspace(session)?,
         binds: agent.spec.local.as_ref().map(|l| l.binds.clone()).unwrap_or_default(),
         image: agent.spec.image.clone(),
-        pod: PodWishes::default(),
+        pod: pod::wishes(run, session, agent)?,
         run: key,
     })
 }

@@ -16,7 +16,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::{
     Api, Client, ResourceExt,
@@ -213,7 +213,7 @@ impl KubeWorkloads {
         let patched =
             answered(seen.run(), "taking the finalizer off its pod", api.patch(&seen.name, &params, &patch));
         gone_is_fine(seen.run(), "taking the finalizer off its pod", OTHER_UID.1, patched.await?)?;
-        self.pods.amend(seen, |seen| seen.confirmed = true);
+        self.pods.confirmed(seen);
         Ok(())
     }
 
@@ -339,11 +339,12 @@ impl Workloads for KubeWorkloads {
             let api = self.pods_in(&seen.run().namespace);
             let deleted = answered(seen.run(), "deleting its pod", api.delete(&seen.name, &params)).await?;
             gone_is_fine(seen.run(), "deleting its pod", OTHER_UID.0, deleted)?;
-            let due =
-                Timestamp::now() + SignedDuration::from_secs(i64::try_from(grace).unwrap_or(i64::MAX / 2));
-            self.pods.amend(&seen, |seen| seen.deleted = Some(due));
         }
-        if seen.confirmed { Ok(()) } else { self.let_go(&seen).await }
+        if !seen.confirmed {
+            self.let_go(&seen).await?;
+        }
+        self.pods.removed(&seen);
+        Ok(())
     }
 
     async fn remove_workspace(&self, session: &Uid) -> Result<(), Error> {

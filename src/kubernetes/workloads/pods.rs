@@ -41,6 +41,8 @@ struct Held {
     said: Option<State>,
     /// When we made it; until the watch shows it.
     made: Option<Instant>,
+    /// True: we removed it. It is on its way out, and no place any more.
+    removed: bool,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -56,18 +58,22 @@ impl Pods {
 
     /// The pod of a run.
     pub(super) fn get(&self, run: &Uid) -> Option<Arc<Seen>> {
-        self.lock().get(run).map(|held| Arc::clone(&held.seen.borrow()))
+        self.lock().get(run).filter(|held| !held.removed).map(|held| Arc::clone(&held.seen.borrow()))
     }
 
     /// The place of a run.
     pub(super) fn place(&self, run: &Uid) -> Option<Place> {
-        self.lock().get(run).map(|held| held.seen.borrow().place(held.said.as_ref(), Timestamp::now()))
+        let held = self.lock();
+        let held = held.get(run).filter(|held| !held.removed)?;
+        Some(held.seen.borrow().place(held.said.as_ref(), Timestamp::now()))
     }
 
     /// All places.
     pub(super) fn places(&self) -> Vec<Place> {
         let now = Timestamp::now();
-        self.lock().values().map(|held| held.seen.borrow().place(held.said.as_ref(), now)).collect()
+        let held = self.lock();
+        let there = held.values().filter(|held| !held.removed);
+        there.map(|held| held.seen.borrow().place(held.said.as_ref(), now)).collect()
     }
 
     /// What the sidecar of this very pod said last.
@@ -153,12 +159,22 @@ impl Pods {
         self.changed(seen.run());
     }
 
-    /// Notes what we did to a pod, until the watch shows it.
-    pub(super) fn amend(&self, of: &Seen, change: impl FnOnce(&mut Seen)) {
+    /// We took our finalizer off; the watch will show it.
+    pub(super) fn confirmed(&self, of: &Seen) {
         if let Some(held) = self.lock().get(&of.run().uid)
             && held.seen.borrow().uid == of.uid
         {
-            held.seen.send_modify(|seen| change(Arc::make_mut(seen)));
+            held.seen.send_modify(|seen| Arc::make_mut(seen).confirmed = true);
+        }
+        self.changed(of.run());
+    }
+
+    /// We removed it; the watch will show it.
+    pub(super) fn removed(&self, of: &Seen) {
+        if let Some(held) = self.lock().get_mut(&of.run().uid)
+            && held.seen.borrow().uid == of.uid
+        {
+            held.removed = true;
         }
         self.changed(of.run());
     }
@@ -166,7 +182,13 @@ impl Pods {
     fn hold(self: &Arc<Self>, seen: Seen, made: Option<Instant>) -> Held {
         let seen = watch::Sender::new(Arc::new(seen));
         let keeping = keep(self.attending.clone(), Arc::downgrade(self), seen.subscribe());
-        Held { seen, said: None, made, _keeper: AbortOnDropHandle::new(tokio::spawn(keeping)) }
+        Held {
+            seen,
+            said: None,
+            made,
+            removed: false,
+            _keeper: AbortOnDropHandle::new(tokio::spawn(keeping)),
+        }
     }
 
     fn changed(&self, run: &RunKey) {
