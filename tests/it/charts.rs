@@ -2,8 +2,11 @@
 
 mod exec;
 mod helm;
+mod image;
 mod install;
 mod render;
+mod rights;
+mod smoke;
 
 use serde_json::Value;
 

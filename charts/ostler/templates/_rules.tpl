@@ -44,10 +44,11 @@ What each role may do, and why. A rule without a reason in the line before it fa
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, create, delete]
-# No agent's pod is made before a watch has shown the policy that confines it, and a policy that somebody changes is put back.
+# No agent's pod is made before the one policy that confines it.
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [list, watch, create, patch]
+  resourceNames: [ostler-agents]
+  verbs: [create, patch]
 {{- end -}}
 
 {{- define "ostler.own.controller" -}}
@@ -68,6 +69,11 @@ What each role may do, and why. A rule without a reason in the line before it fa
   resources: [customresourcedefinitions]
   resourceNames: {{ include "ostler.crds" . }}
   verbs: [get]
+# A policy counts when a watch has shown it, and one that somebody changes is put back.
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  resourceNames: [ostler-agents]
+  verbs: [list, watch]
 {{- end -}}
 
 {{- define "ostler.rules.recorder" -}}
