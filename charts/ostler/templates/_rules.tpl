@@ -81,6 +81,10 @@ What each role may do, and why. A rule without a reason in the line before it fa
 - apiGroups: [ostler.dev]
   resources: [configrepositories, sessions, harnessruns, agents, egresspolicies]
   verbs: [get, list, watch]
+# Prompts and contexts are a part of what a claim is about.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [list, watch]
 # It says there that a claim was made, a result pushed, or a ledger cannot be used.
 - apiGroups: [ostler.dev]
   resources: [configrepositories/status, harnessruns/status]
@@ -128,6 +132,11 @@ What each role may do, and why. A rule without a reason in the line before it fa
 {{- end -}}
 
 {{- define "ostler.cluster.api" -}}
+# An API whose CRDs are missing, older or newer must say so instead of losing fields.
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  resourceNames: {{ include "ostler.crds" . }}
+  verbs: [get]
 # Callers show a token: whose is it?
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]
