@@ -16,9 +16,10 @@ deps: ## Check for the programs that ostler needs; install what is missing when 
 demo: deps ## Build, run a real session on a demo config repository, show the result commit
 	@scripts/demo.sh
 
-cluster: ## Build the Kubernetes API server of the tests, once, into the user's cache
+cluster: ## Build the Kubernetes API server and the Helm of the tests, once, into the user's cache
 	@scripts/deps.sh --test
 	@tests/cluster/build.sh >/dev/null
+	@tests/charts/build.sh >/dev/null
 
 test: cluster ## Run every test, and the scenarios once more with their objects on a Kubernetes API server
 	@rm -rf "$(TEST_REPORT)" "$(TEST_REPORT).json"
@@ -41,7 +42,7 @@ lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	cargo fetch --locked --quiet
 	cargo deny --offline check licenses bans sources
 
-generate: ## Write schemas, CRDs, OpenAPI and the references in docs/ anew
+generate: ## Write schemas, CRDs, OpenAPI, the references in docs/ and deploy/ anew
 	@scripts/generate.sh
 
 clean: ## Remove what was built and the demo's folder

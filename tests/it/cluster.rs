@@ -132,6 +132,12 @@ impl Cluster {
         audit::read(&self.folder.join(server::AUDIT_LOG))
     }
 
+    /// What it was asked since a byte of the audit log, and the byte to go on from. Read again and again, this is far
+    /// cheaper than [`Cluster::audit`].
+    pub(crate) fn audit_from(&self, byte: u64) -> (Vec<AuditLine>, u64) {
+        audit::read_from(&self.folder.join(server::AUDIT_LOG), byte)
+    }
+
     /// Waits until the audit log is as told, and gives it.
     pub(crate) async fn audit_until(&self, reached: impl Fn(&[AuditLine]) -> bool) -> Vec<AuditLine> {
         server::eventually("the audit log has what the test waits for", async || {
