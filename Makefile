@@ -3,10 +3,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo cluster test bench lint generate clean
+.PHONY: help deps demo cluster cluster-node test test-node bench lint generate clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Check for the programs that ostler needs; install what is missing when run as root on Debian
 	@scripts/deps.sh
@@ -21,6 +21,17 @@ cluster: ## Build the Kubernetes API server of the tests, once, into the user's 
 test: cluster ## Run every test, and the scenarios once more with their objects on a Kubernetes API server
 	cargo test --locked
 	OSTLER_TEST_ENGINE=kubernetes cargo test --locked --test it scenarios::
+
+cluster-node: cluster ## Build the programs of the test node and of its images, once, into the user's cache
+	@scripts/deps.sh --node
+	@tests/cluster/build.sh --node >/dev/null
+	@tests/cluster/debian.sh >/dev/null
+	@scripts/static.sh >/dev/null
+
+test-node: ## Run the tests that need a Kubernetes node of their own, as root
+	@[[ $$(id -u) -eq 0 ]] || { echo "make test-node runs kubelet and containerd, so it needs root: sudo make test-node" >&2; exit 1; }
+	@$(MAKE) --no-print-directory cluster-node
+	cargo test --locked --test it node:: -- --ignored --test-threads=1
 
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
 	cargo bench --locked --bench ostler

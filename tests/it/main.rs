@@ -22,6 +22,7 @@ mod harness;
 mod kubectl;
 mod kubernetes;
 mod manifest;
+mod node;
 mod objects;
 mod offline;
 mod plan;
