@@ -18,7 +18,7 @@ case ${1:-} in
     ;;
   --node)
     kind=node
-    programs=(kube-scheduler kubelet kube-proxy pause probe)
+    programs=(kube-scheduler kubelet kube-proxy pause probe enforcer)
     # Programs of others; cni.go pins them.
     plugins=(ipam/host-local main/loopback main/ptp)
     ;;

@@ -10,10 +10,13 @@
 //!   [`Node::import_image`]: any other. No registry is known to the node;
 //! * [`Node::namespace_restricted`], [`Node::run`], [`Node::exec`]: pods under `PodSecurity` *restricted*;
 //! * [`Node::world`], [`Node::elsewhere`]: addresses of the machine where a test binds servers that pods reach. The
-//!   tests reach pods at their own addresses, and servers see those of the pods: there is no translation between.
+//!   tests reach pods at their own addresses, and servers see those of the pods: there is no translation between;
+//! * [`Node::enforcer`]: who enforces network policies, and how badly. A test that depends on it says so first.
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
+mod enforcer;
+mod enforcer_table;
 mod fixture;
 mod images;
 mod smoke;
@@ -21,7 +24,7 @@ mod smoke;
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
-    sync::LazyLock,
+    sync::{LazyLock, atomic::AtomicU32},
     time::Instant,
 };
 
@@ -33,7 +36,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-pub(crate) use self::images::Layer;
+pub(crate) use self::{enforcer::Enforcer, images::Layer};
 use crate::cluster::{Cluster, PATIENCE, PAUSE};
 
 /// What a program in a pod wrote, and how it ended.
@@ -54,6 +57,8 @@ pub(crate) struct Node {
     /// Its addresses and names come from it.
     number: u8,
     images: images::Imported,
+    /// How often who enforces policies was changed.
+    enforcers: AtomicU32,
 }
 
 /// The node of all tests that do not break it.

@@ -1,6 +1,6 @@
 //! The programs of the node, and their ways of starting.
 
-use std::{fs, net::IpAddr, path::Path, time::Instant};
+use std::{fs, net::IpAddr, path::Path, sync::atomic::AtomicU32, time::Instant};
 
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::Api;
@@ -35,7 +35,8 @@ impl Node {
         start_containerd(&mut keeper, &programs, number);
         let address = IpAddr::from([10, 214, number, 2]);
         let cluster = Cluster::start_on(keeper, address).await;
-        let node = Self { cluster, programs, number, images: Imported::default() };
+        let node =
+            Self { cluster, programs, number, images: Imported::default(), enforcers: AtomicU32::new(0) };
         node.import_pause().await;
         node.start_programs().await;
         node.until_ready().await;
