@@ -41,8 +41,9 @@ impl Node {
             server.keeper().start(&name, &self.programs.join("enforcer"), &arguments);
         }
         let log = self.cluster.folder().join(format!("{name}.log"));
+        // It is there a moment after the keeper said that it started.
         eventually("the enforcer has begun", async || {
-            let ready = fs::read_to_string(&log).unwrap().lines().any(|line| line == "ready");
+            let ready = fs::read_to_string(&log).unwrap_or_default().lines().any(|line| line == "ready");
             if !ready && !self.cluster.server().await.keeper().alive(&name) {
                 panic!("{}", self.cluster.server().await.keeper().last_words(&name));
             }

@@ -61,16 +61,14 @@ async fn an_init_container_brings_a_program_and_a_sidecar_lives_as_long_as_the_p
     let node = shared().await;
     let namespace = node.namespace_restricted("sidecar").await;
     let (bare, busybox) = (node.probe_image().await, node.busybox_image().await);
-    let mut init = restricted_container("init", busybox, &["cp", "/bin/busybox", "/tools/sh"]);
+    let mut init = restricted_container("init", busybox, &["cp", "/bin/busybox", "/tools/busybox"]);
     let mut sidecar = restricted_container("sidecar", bare, &["/probe", "wait"]);
     sidecar["restartPolicy"] = json!("Always");
-    let wait = "until [ -e /tools/go ]; do sleep 0.1; done; echo done";
-    let mut main = restricted_container("main", bare, &["/tools/sh", "sh", "-c", wait]);
+    let wait = "until [ -e /tools/go ]; do /tools/busybox sleep 0.1; done";
+    let mut main = restricted_container("main", bare, &["/tools/busybox", "sh", "-c", wait]);
     for container in [&mut init, &mut sidecar, &mut main] {
         container["volumeMounts"] = json!([{"name": "tools", "mountPath": "/tools"}]);
     }
-    // Its shell knows no other programs than its own.
-    main["env"] = json!([{"name": "PATH", "value": "/nowhere"}]);
     let mut pod = serde_json::to_value(restricted_pod("agent", bare, &[])).unwrap();
     pod["spec"]["initContainers"] = json!([init, sidecar]);
     pod["spec"]["containers"] = json!([main]);
@@ -78,7 +76,7 @@ async fn an_init_container_brings_a_program_and_a_sidecar_lives_as_long_as_the_p
     node.run(&namespace, &serde_json::from_value(pod).unwrap()).await;
 
     // The sidecar takes commands, and what it writes is seen in the other.
-    let touch = ["/tools/sh", "touch", "/tools/go"];
+    let touch = ["/tools/busybox", "touch", "/tools/go"];
     let output = node.exec(&namespace, "agent", "sidecar", &touch, b"").await;
     assert_eq!(output.code, 0, "{output:?}");
     let pod = node.pod_until(&namespace, "agent", "succeeded", |pod| phase(pod) == "Succeeded").await;
