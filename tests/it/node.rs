@@ -179,9 +179,10 @@ impl Node {
             let _ = stdin.write_all(input).await;
             let _ = stdin.shutdown().await;
         };
-        let (_, out, err, status) =
+        let ((), out, err, status) =
             tokio::join!(give, out.read_to_string(&mut stdout), err.read_to_string(&mut stderr), status);
-        (out.unwrap(), err.unwrap());
+        out.unwrap();
+        err.unwrap();
         let status = serde_json::to_value(status.expect("the end of a command comes with a status")).unwrap();
         Output { stdout, stderr, code: exit_code(&status) }
     }

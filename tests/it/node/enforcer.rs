@@ -43,10 +43,10 @@ impl Node {
         let log = self.cluster.folder().join(format!("{name}.log"));
         // It is there a moment after the keeper said that it started.
         eventually("the enforcer has begun", async || {
-            let ready = fs::read_to_string(&log).unwrap_or_default().lines().any(|line| line == "ready");
-            if !ready && !self.cluster.server().await.keeper().alive(&name) {
-                panic!("{}", self.cluster.server().await.keeper().last_words(&name));
-            }
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            let ready = said.lines().any(|line| line == "ready");
+            let runs = ready || self.cluster.server().await.keeper().alive(&name);
+            assert!(runs, "the enforcer ended:\n{said}");
             ready.then_some(())
         })
         .await;

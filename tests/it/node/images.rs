@@ -1,8 +1,9 @@
 //! Images for the node, made here and put into containerd: no registry is asked for one.
 
 use std::{
+    fmt::Write as _,
     fs::File,
-    io::{Read, Seek, Write},
+    io::{Read, Seek, Write as _},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -233,7 +234,10 @@ fn digest(content: &mut dyn Read) -> (String, u64) {
         context.update(&buffer[..read]);
         size += read as u64;
     }
-    let hex = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = String::new();
+    for byte in context.finish().as_ref() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
     (hex, size)
 }
 
