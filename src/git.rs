@@ -20,6 +20,7 @@ pub mod pack;
 mod process;
 pub mod protected;
 pub mod push;
+pub mod relay;
 mod remote;
 mod repack;
 mod repository;

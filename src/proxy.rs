@@ -11,6 +11,7 @@ mod answer;
 mod connection;
 mod dial;
 mod forward;
+pub mod gateway;
 mod hosts;
 mod meter;
 mod tally;
@@ -28,6 +29,7 @@ use tokio::{
 use crate::egress::Ruleset;
 
 pub use answer::{EGRESS_HEADER, PROOF_PATH};
+pub use dial::Dial;
 pub use hosts::{HostsError, HostsFile, Resolver};
 pub use tally::{Denial, Snapshot};
 
@@ -75,26 +77,32 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     rules: watch::Receiver<Arc<Ruleset>>,
-    resolver: Resolver,
+    dial: Dial,
     limits: Limits,
     proof: Option<String>,
     tally: tally::Tally,
     places: Arc<Semaphore>,
 }
 
+impl meter::Count for Shared {
+    fn moved(&self, up: u64, down: u64) {
+        self.tally.moved(up, down);
+    }
+}
+
 impl Proxy {
     /// A proxy that obeys the newest of `rules`. If `proof` is given, `GET` [`PROOF_PATH`] in origin form
-    /// answers it: whoever reads it has come through this proxy.
+    /// answers it: whoever reads it has come through this proxy. A [`Resolver`] is a direct [`Dial`].
     #[must_use]
     pub fn new(
         rules: watch::Receiver<Arc<Ruleset>>,
-        resolver: Resolver,
+        dial: impl Into<Dial>,
         limits: Limits,
         proof: Option<String>,
     ) -> Self {
         let tally = tally::Tally::new(limits.denials);
         let places = Arc::new(Semaphore::new(limits.connections));
-        Self { shared: Arc::new(Shared { rules, resolver, limits, proof, tally, places }) }
+        Self { shared: Arc::new(Shared { rules, dial: dial.into(), limits, proof, tally, places }) }
     }
 
     /// What the proxy has seen so far. The channel wakes at every decision; bytes are there on every look.

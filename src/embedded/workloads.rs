@@ -9,7 +9,6 @@ mod keeper;
 mod observe;
 mod output;
 mod remove;
-mod secrets;
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +32,8 @@ use self::observe::{needs_keeper, observed, observed_if_any, seen_stage};
 use crate::{
     harness::{
         control::{self, Request},
-        place::{Folder, PlaceFile},
+        place::{Folder, Ground, Machine, PlaceFile},
+        secrets,
     },
     kinds::Reason,
     names::Uid,
@@ -210,9 +210,11 @@ impl Shared {
             created_at: Timestamp::now(),
             spec: spec.clone(),
             terminal: None,
-            workspace: spec.persistent_workspace.as_ref().map(|session| self.workspace(session)),
-            recorder: options.recorder.clone(),
-            egress_hosts: options.egress_hosts.clone(),
+            ground: Ground::Machine(Machine {
+                workspace: spec.persistent_workspace.as_ref().map(|session| self.workspace(session)),
+                recorder: options.recorder.clone(),
+                egress_hosts: options.egress_hosts.clone(),
+            }),
             allow_unenforced: options.allow_unenforced,
             patience_ms: u64::try_from(options.patience.as_millis()).unwrap_or(u64::MAX),
         }
@@ -224,6 +226,9 @@ impl Shared {
             |message: String| Error::Refused { run: spec.run.clone(), reason: Reason::InvalidSpec, message };
         for bind in &spec.binds {
             binds::check(bind, &self.options.hidden).map_err(refused)?;
+        }
+        if spec.pod.runtime_class.is_some() {
+            return Err(refused("runtimeClassName is a promise that only a cluster can keep".to_owned()));
         }
         if spec.command.is_empty() {
             return Err(refused("there is no command".to_owned()));
@@ -245,7 +250,7 @@ impl ports::Workloads for EmbeddedWorkloads {
         if !folder.root().exists() {
             self.shared.check(spec)?;
             // Before anything is made: a secret that is missing is the author's to mend.
-            secrets::check(&self.shared.options, spec).await?;
+            secrets::check(&*self.shared.options.secrets, spec).await?;
             let (folder, file) = (folder.clone(), self.shared.place_file(spec));
             self.blocking(move |_| folder.create(&file)).await.map_err(failed("making its folder"))?;
             self.shared.changed(&spec.run);

@@ -4,7 +4,7 @@
 //! no deadline over several requests and loses the reason of a failure. This one sends our credential to our
 //! location only, counts what it receives and stops when the budget is gone.
 
-mod settings;
+pub(super) mod settings;
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, Cursor, Read, Seek, Write};

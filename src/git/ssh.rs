@@ -7,6 +7,7 @@ mod error;
 mod identity;
 mod known_hosts;
 mod login;
+pub(super) mod upload;
 
 use std::{
     cell::RefCell,

@@ -5,6 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 
 use super::dial::Failure;
+use crate::egress::Decision;
 
 /// On every answer that the proxy itself gives to a request for a target: `denied` when the rules are
 /// against it, `failed` when the target could not be reached, `refused` when the request is not one that a
@@ -40,17 +41,26 @@ pub(super) fn refused(status: StatusCode, why: &str) -> Response<Body> {
     response
 }
 
+/// A refusal, and what would open it.
+pub(super) fn refusal(decision: &Decision) -> String {
+    match decision.suggestion() {
+        Some(rule) => {
+            format!("{decision}.\nAn EgressPolicy of this run with these lines would allow it:\n{rule}")
+        }
+        None => format!("{decision}.\nNo rule that could be added would allow it."),
+    }
+}
+
 /// Why there is no connection to the target.
 pub(super) fn failure(failure: &Failure) -> Response<Body> {
     match failure {
         Failure::Denied(decision) => {
-            let advice = match decision.suggestion() {
-                Some(rule) => {
-                    format!("An EgressPolicy of this run with these lines would allow it:\n{rule}\n")
-                }
-                None => "No rule that could be added would allow it.\n".to_owned(),
-            };
-            marked(StatusCode::FORBIDDEN, "denied", format!("{decision}.\n{advice}"))
+            marked(StatusCode::FORBIDDEN, "denied", format!("{}\n", refusal(decision)))
+        }
+        Failure::Refused(message) => marked(StatusCode::FORBIDDEN, "denied", format!("{message}\n")),
+        Failure::Tunnel(error) => {
+            let why = std::error::Error::source(error).map(|source| format!(": {source}"));
+            marked(StatusCode::BAD_GATEWAY, "failed", format!("{error}{}\n", why.unwrap_or_default()))
         }
         Failure::Unresolved(host, Some(error)) => {
             marked(StatusCode::BAD_GATEWAY, "failed", format!("{host} does not resolve: {error}\n"))

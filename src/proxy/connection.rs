@@ -37,7 +37,7 @@ where
 }
 
 /// A tunnel that was agreed on: the client's side of it (still becoming one) and the target's.
-type Tunnel = (OnUpgrade, Metered);
+type Tunnel = (OnUpgrade, Metered<dial::Connected>);
 
 /// What the requests of one client connection share.
 pub(super) struct Connection {
@@ -115,8 +115,8 @@ impl Connection {
         }
     }
 
-    pub(super) fn metered(&self, target: tokio::net::TcpStream) -> Metered {
-        Metered::new(target, Arc::clone(&self.activity), Arc::clone(&self.shared))
+    pub(super) fn metered(&self, target: dial::Connected) -> Metered<dial::Connected> {
+        Metered::new(target, Arc::clone(&self.activity), Arc::clone(&self.shared) as _)
     }
 }
 

@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Shared;
+/// Who counts bytes.
+pub(super) trait Count: Send + Sync {
+    /// So many went to a target and came from it.
+    fn moved(&self, up: u64, down: u64);
+}
 
 /// The bytes moved for one client connection, over all targets that it talked to.
 #[derive(Debug, Default)]
@@ -38,25 +39,25 @@ impl Activity {
 }
 
 /// A connection to a target that counts its bytes.
-pub(super) struct Metered {
-    target: TcpStream,
+pub(super) struct Metered<T> {
+    target: T,
     activity: Arc<Activity>,
-    shared: Arc<Shared>,
+    count: Arc<dyn Count>,
 }
 
-impl Metered {
-    pub(super) fn new(target: TcpStream, activity: Arc<Activity>, shared: Arc<Shared>) -> Self {
-        Self { target, activity, shared }
+impl<T> Metered<T> {
+    pub(super) fn new(target: T, activity: Arc<Activity>, count: Arc<dyn Count>) -> Self {
+        Self { target, activity, count }
     }
 
     fn moved(&self, up: usize, down: usize) {
         let (up, down) = (up as u64, down as u64);
         self.activity.0.fetch_add(up + down, Ordering::Relaxed);
-        self.shared.tally.moved(up, down);
+        self.count.moved(up, down);
     }
 }
 
-impl AsyncRead for Metered {
+impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -69,7 +70,7 @@ impl AsyncRead for Metered {
     }
 }
 
-impl AsyncWrite for Metered {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.target).poll_write(cx, buf))?;
         self.moved(written, 0);

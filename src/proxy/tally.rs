@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    egress::{Decision, Verdict},
+    egress::{Decision, Request, Verdict},
     kinds::harness_run::{self, EgressSeen},
 };
 
@@ -13,6 +13,8 @@ const METHOD_CHARS: usize = 16;
 /// Bounds of the status field, from its schema.
 const STATUS_DENIALS: usize = 8;
 const STATUS_REASON_CHARS: usize = 512;
+/// The reason of a denial by the cluster's proxy, which tells the rule in words.
+const REFUSED: &str = "ClusterProxy";
 
 /// Requests to one target refused (or, audited, let through) for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct Denial {
     pub port: u16,
     /// The method, `CONNECT` for a tunnel.
     pub method: String,
-    /// The closed set of [`crate::egress::Reason::word`].
+    /// The closed set of [`crate::egress::Reason::word`], and `ClusterProxy` for a refusal of the cluster's proxy.
     pub reason: &'static str,
     /// The reason in words.
     pub explanation: String,
@@ -71,11 +73,10 @@ impl Snapshot {
         };
         *(if audited { &mut self.audited } else { &mut self.denied }) += 1;
         let request = decision.request();
-        let method = request.method.as_deref().unwrap_or("CONNECT");
         let denial = Denial {
             host: request.host.to_string(),
             port: request.port,
-            method: method.chars().take(METHOD_CHARS).collect(),
+            method: method_of(request),
             reason: reason.word(),
             explanation: reason.to_string(),
             audited,
@@ -83,6 +84,27 @@ impl Snapshot {
             count: 1,
             first: now,
         };
+        self.keep(denial, denials);
+    }
+
+    /// Counts a refusal of the cluster's proxy.
+    fn refused(&mut self, request: &Request, message: &str, now: Timestamp, denials: usize) {
+        self.denied += 1;
+        let denial = Denial {
+            host: request.host.to_string(),
+            port: request.port,
+            method: method_of(request),
+            reason: REFUSED,
+            explanation: message.chars().take(STATUS_REASON_CHARS).collect(),
+            audited: false,
+            suggestion: None,
+            count: 1,
+            first: now,
+        };
+        self.keep(denial, denials);
+    }
+
+    fn keep(&mut self, denial: Denial, denials: usize) {
         let same = |known: &&mut Denial| {
             (&known.host, known.port, &known.method, known.reason, known.audited)
                 == (&denial.host, denial.port, &denial.method, denial.reason, denial.audited)
@@ -93,6 +115,10 @@ impl Snapshot {
             self.denials.push(denial);
         }
     }
+}
+
+fn method_of(request: &Request) -> String {
+    request.method.as_deref().unwrap_or("CONNECT").chars().take(METHOD_CHARS).collect()
 }
 
 /// What status and result say of it.
@@ -139,6 +165,10 @@ impl Tally {
         self.snapshot.send_modify(|s| s.record(decision, Timestamp::now(), self.denials));
     }
 
+    pub(super) fn refused(&self, request: &Request, message: &str) {
+        self.snapshot.send_modify(|s| s.refused(request, message, Timestamp::now(), self.denials));
+    }
+
     pub(super) fn failed(&self) {
         self.snapshot.send_modify(|s| s.failed += 1);
     }
@@ -160,7 +190,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::egress::{Request, Ruleset, decide};
+    use crate::egress::{Ruleset, decide};
 
     #[test]
     fn denials_aggregate_and_are_capped() {

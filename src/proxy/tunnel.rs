@@ -3,10 +3,14 @@
 //! One TLS connection is one tunnel. The sidecar writes one line of JSON, the [`Preamble`]; the proxy answers with one line, the [`Verdict`]; after
 //! [`Verdict::Open`] the connection carries the target's bytes, both ways, until either side ends it.
 
+mod client;
+
 use std::net::{IpAddr, SocketAddr};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
+
+pub use client::{Client, ClientError, OpenError, Stream};
 
 /// Most bytes of a line, its end included. Projected tokens have about 1 KiB.
 pub const LINE_BYTES: usize = 16 * 1024;
@@ -49,6 +53,18 @@ pub enum Target {
     },
     /// Nothing but the answer, which shows that the proxy is alive and what its canary saw. Token: audience `ostler-egress`.
     Proof,
+}
+
+impl Target {
+    /// The audience of the token that it asks for; the token's file has the same name.
+    #[must_use]
+    pub fn audience(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } | Self::Proof => "ostler-egress",
+            Self::Recorder => "ostler-result",
+            Self::Clone { .. } => "ostler-clone",
+        }
+    }
 }
 
 /// The first line of a tunnel.

@@ -22,12 +22,15 @@ const LAYERS: [&[&str]; 5] = [
 const WOVEN: [usize; 2] = [0, 1];
 
 /// Modules of one layer that may use another one of it: user (a module, or one file of it), used, why.
-const NEIGHBOURS: [(&str, &str, &str); 5] = [
+const NEIGHBOURS: [(&str, &str, &str); 8] = [
     ("harness", "git", "the sidecar clones the workspace and bundles the agent's commits"),
     ("harness", "proxy", "without a cluster, the sidecar is the proxy of its own run"),
     ("harness", "shim", "the sidecar speaks the shim's protocol"),
-    ("embedded/workloads", "git", "a Secret is resolved for the host of the repository it is sent to"),
+    ("kubernetes/callers", "proxy", "the callers of a cluster's proxy are pods, which the API server knows"),
+    ("proxy/gateway", "git", "clones are passed on to a repository with its credential"),
     ("embedded/workloads", "harness", "a place is a sidecar process, addressed by its protocol"),
+    ("kubernetes/workloads", "harness", "a place is a pod with a sidecar, addressed by its protocol"),
+    ("kubernetes/workloads", "proxy", "a pod is told where the cluster's proxy is"),
 ];
 
 /// What the pure layers may not name, and why.
@@ -245,13 +248,25 @@ fn files_are_short_and_their_names_say_something() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What tests of the node say, which need root: CI runs all that say so, by `make test-node`.
+const NEEDS_A_NODE: &str = "#[ignore = \"needs root and a node: make test-node\"]";
+
 #[test]
 fn no_test_is_switched_off() {
     for folder in ["src", "tests"] {
         for source in sources(folder) {
-            assert!(!source.attributes().contains(&"ignore"), "{folder}/{} ignores a test", source.path);
+            let ignored = source.attributes().into_iter().filter(|&name| name == "ignore").count();
+            let elsewhere = if source.path.starts_with("it/node/") {
+                source.text.matches(NEEDS_A_NODE).count()
+            } else {
+                0
+            };
+            assert_eq!(ignored, elsewhere, "{folder}/{} ignores a test", source.path);
         }
     }
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    assert!(read("Makefile").contains("--test it node:: -- --ignored"), "tests of the node are not run");
+    assert!(read(".ci/run").contains("make --no-print-directory test-node"), "CI does not run them");
 }
 
 /// Modules below `tests/it` that `main.rs` does not declare: their tests would never run.

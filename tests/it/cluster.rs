@@ -30,7 +30,7 @@ use ostler::schema;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 pub(crate) use self::{
-    audit::AuditLine,
+    audit::{AuditLine, object_writes},
     authority::Authority,
     keeper::Keeper,
     server::{PATIENCE, PAUSE, Server, eventually, path_printed_by},

@@ -2,7 +2,7 @@
 
 mod agent;
 mod limits;
-mod origin;
+pub(crate) mod origin;
 mod place;
 mod plain;
 mod tunnels;

@@ -5,6 +5,7 @@
     reason = "clippy allows them in test functions only, not in their fixtures"
 )]
 
+mod alongside;
 mod api;
 mod architecture;
 mod cache;
@@ -14,6 +15,7 @@ mod docs;
 mod egress;
 mod examples;
 mod faults;
+mod gateway;
 mod git_source;
 mod git_ssh;
 mod git_write;
@@ -27,6 +29,9 @@ mod objects;
 mod offline;
 mod plan;
 mod recorder;
+mod report;
+mod rerun;
+mod roles;
 mod scenarios;
 mod servers;
 mod verbs;

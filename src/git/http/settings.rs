@@ -10,7 +10,7 @@ use crate::git::Error;
 use crate::git::remote::{Credential, Remote};
 
 /// A client that trusts, and goes through, what the remote says; nothing of the environment.
-pub(super) fn client(remote: &Remote) -> Result<Client, Error> {
+pub(in crate::git) fn client(remote: &Remote) -> Result<Client, Error> {
     let settings = |what| {
         let location = remote.location().clone();
         move |source: reqwest::Error| Error::Settings { what, location, source: Some(Box::new(source)) }
@@ -36,7 +36,7 @@ pub(super) fn client(remote: &Remote) -> Result<Client, Error> {
 }
 
 /// What goes into the Authorization header, marked as sensitive.
-pub(super) fn authorization(remote: &Remote) -> Result<Option<HeaderValue>, Error> {
+pub(in crate::git) fn authorization(remote: &Remote) -> Result<Option<HeaderValue>, Error> {
     let value = match remote.credential() {
         Credential::None | Credential::Ssh(_) => return Ok(None),
         Credential::Basic { username, password } => {

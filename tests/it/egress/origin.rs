@@ -9,13 +9,13 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 /// A server that gives back every byte.
-pub(super) struct Echo {
-    pub(super) port: u16,
+pub(crate) struct Echo {
+    pub(crate) port: u16,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Echo {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
