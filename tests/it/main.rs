@@ -25,6 +25,7 @@ mod harness;
 mod kubectl;
 mod kubernetes;
 mod manifest;
+mod node;
 mod objects;
 mod offline;
 mod plan;
