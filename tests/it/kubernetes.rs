@@ -4,7 +4,9 @@ mod events;
 mod faults;
 mod objects;
 mod proxy;
+mod rights;
 mod same;
+mod stage;
 
 use std::{path::Path, sync::Arc};
 
