@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo cluster test bench lint generate clean
+.PHONY: help deps demo cluster test bench bench-cluster lint generate clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: cluster ## Run every test, and the scenarios once more with their objects 
 
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
 	cargo bench --locked --bench ostler
+
+bench-cluster: cluster ## Measure on a Kubernetes API server of its own; write target/bench-cluster.json and docs/benchmarks.md
+	cargo bench --locked --bench cluster
 
 lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	@scripts/deps.sh --lint

@@ -3,10 +3,18 @@
 
 #![allow(clippy::unwrap_used, dead_code, reason = "for all tests, not each needs all")]
 
+// with their paths, because benches/cluster includes this file, too
+#[path = "cluster/audit.rs"]
 mod audit;
+#[path = "cluster/authority.rs"]
 mod authority;
+#[cfg(test)]
+#[allow(unused_imports, reason = "in a bench its tests are left out")]
+#[path = "cluster/fixture.rs"]
 mod fixture;
+#[path = "cluster/keeper.rs"]
 mod keeper;
+#[path = "cluster/server.rs"]
 mod server;
 
 use std::{

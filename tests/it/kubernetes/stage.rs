@@ -10,7 +10,7 @@ use futures::StreamExt;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::{Client, ResourceExt, runtime::watcher::Event};
 use ostler::{
-    kinds::{ConfigRepository, HarnessRun, Typed, condition, harness_run::HarnessRunStatus},
+    kinds::{ConfigRepository, HarnessRun, Phase, Typed, condition, harness_run::HarnessRunStatus},
     names::{Namespace, ObjectName},
     ports::objects::{self as port, Store},
 };
@@ -201,6 +201,15 @@ impl<'a> Stage<'a> {
         let so =
             |run: Option<&HarnessRun>| run.and_then(|run| run.status.as_ref()).is_some_and(&until);
         self.wait(name, what, so).await.unwrap()
+    }
+
+    /// Waits until a run has ended so and its result is in the ledger.
+    pub(super) async fn recorded(&self, name: &str, phase: Phase) -> HarnessRun {
+        self.run(name, "it is recorded", |status| {
+            let recorded = status.result.as_ref().is_some_and(|result| result.commit.is_some());
+            recorded && status.phase == Some(phase)
+        })
+        .await
     }
 
     pub(super) async fn get<K: Typed>(&self, name: &str) -> Option<K> {

@@ -15,7 +15,7 @@ use crate::{
     cluster::shared,
     contract::rbac::eventually,
     kubernetes::stage::Stage,
-    scenarios::manifests::{agent, manifest, session},
+    scenarios::manifests::{agent, manifest},
 };
 
 fn from<K: serde::de::DeserializeOwned>(value: Value) -> K {
@@ -84,9 +84,9 @@ async fn a_full_quota_is_told_and_what_fits_is_written() {
     };
     allow("1").await;
     let sessions: Api<Session> = Api::namespaced(stage.admin.clone(), stage.namespace.as_str());
-    let another: Session =
-        serde_saphyr::from_str(&session("/r").replace("work", "try").replace("\n", "")).unwrap();
-    let two = [Session { metadata: named("try-1"), ..another.clone() }, Session { metadata: named("try-2"), ..another }];
+    let spec = json!({"agentRef": {"name": "shell"}});
+    let two = ["try-1", "try-2"]
+        .map(|name| serde_json::from_str::<Session>(&manifest("Session", name, &spec)).unwrap());
     eventually("the quota is in force", || async {
         let mut refused = false;
         for session in &two {
@@ -112,10 +112,6 @@ async fn a_full_quota_is_told_and_what_fits_is_written() {
     assert_eq!(up.stop().code, Some(0));
 }
 
-fn named(name: &str) -> kube::api::ObjectMeta {
-    kube::api::ObjectMeta { name: Some(name.to_owned()), ..kube::api::ObjectMeta::default() }
-}
-
 fn is_forbidden(error: kube::Error) -> bool {
     matches!(&error, kube::Error::Api(status) if status.code == 403)
 }
@@ -130,7 +126,7 @@ async fn a_namespace_that_ends_is_told() {
     let places: Api<Place> = Api::all(stage.admin.clone());
     places.delete(stage.namespace.as_str(), &DeleteParams::default()).await.unwrap();
     stage.push("agents/late.yaml", &agent("late", &json!({})));
-    let ends = format!("because namespace {} is being terminated", stage.namespace);
+    let ends = format!("in namespace {} because it is being terminated", stage.namespace);
     let said = stage.repository("the end of the namespace is told", |said, _| said.contains(&ends)).await;
     assert!(said.contains("Agent ") && said.contains("/late"), "{said}");
     assert_eq!(up.stop().code, Some(0));

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::{
     cluster::shared,
     kubernetes::stage::Stage,
-    scenarios::manifests::{GATE, SLEEP, agent, commits, run, secret, session_with},
+    scenarios::manifests::{GATE, SLEEP, agent, commits, run, secret},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
