@@ -28,7 +28,12 @@ pub(crate) fn write(
     }
     let facts = machine.facts.iter().map(|(name, value)| format!("{name}: {value}"));
     let facts: Vec<String> = facts.filter(|fact| !fact.starts_with("bubblewrap")).collect();
-    writeln!(text, "\nMeasured in {} s with Kubernetes {server}, without the build, on this machine: {}.", took.as_secs(), facts.join("; "))?;
+    writeln!(
+        text,
+        "\nMeasured in {} s with Kubernetes {server}, without the build, on this machine: {}.",
+        took.as_secs(),
+        facts.join("; ")
+    )?;
     text.push_str(AFTER);
     let old = fs::read_to_string(page)?;
     let first = old.find(CLUSTER).map_or(old.as_str(), |at| &old[..at]);

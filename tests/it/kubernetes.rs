@@ -7,6 +7,7 @@ mod proxy;
 mod rights;
 mod same;
 mod stage;
+mod verbs;
 
 use std::{path::Path, sync::Arc};
 

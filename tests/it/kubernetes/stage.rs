@@ -198,8 +198,7 @@ impl<'a> Stage<'a> {
         what: &str,
         until: impl Fn(&HarnessRunStatus) -> bool,
     ) -> HarnessRun {
-        let so =
-            |run: Option<&HarnessRun>| run.and_then(|run| run.status.as_ref()).is_some_and(&until);
+        let so = |run: Option<&HarnessRun>| run.and_then(|run| run.status.as_ref()).is_some_and(&until);
         self.wait(name, what, so).await.unwrap()
     }
 

@@ -15,12 +15,7 @@ use serde_json::json;
 
 use crate::{
     cluster::{Cluster, shared},
-    kubernetes::{
-        agent as object, id,
-        proxy::Proxy,
-        stage::Stage,
-        store_of,
-    },
+    kubernetes::{agent as object, id, proxy::Proxy, stage::Stage, store_of},
     scenarios::manifests::{GATE, agent, commits, run},
 };
 
@@ -40,7 +35,10 @@ async fn what_a_compaction_hides_from_a_watch_is_seen_by_listing_again() {
     }
     let mut events = watching.watch(Kind::Agent, Some(namespace.clone()));
     let mut next = async || {
-        tokio::time::timeout(PATIENCE, events.next()).await.expect("it goes on").expect("a watch does not end")
+        tokio::time::timeout(PATIENCE, events.next())
+            .await
+            .expect("it goes on")
+            .expect("a watch does not end")
     };
     while !matches!(next().await, Ok(Event::InitDone)) {}
 
@@ -62,7 +60,11 @@ async fn what_a_compaction_hides_from_a_watch_is_seen_by_listing_again() {
             Err(_) => {}
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(agent)) => {
-                listed.push(format!("{} {}", agent.name_any(), agent.data["spec"]["image"].as_str().unwrap()));
+                listed.push(format!(
+                    "{} {}",
+                    agent.name_any(),
+                    agent.data["spec"]["image"].as_str().unwrap()
+                ));
             }
             Ok(Event::InitDone) => break,
             Ok(Event::Apply(object) | Event::Delete(object)) => {

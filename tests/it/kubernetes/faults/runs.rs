@@ -69,9 +69,8 @@ async fn a_run_that_is_deleted_and_made_again_at_once_is_not_taken_for_the_old_o
         }
     };
     assert_ne!(old.uid(), new.uid());
-    let ended = stage
-        .run("one", "the new one ends", |status| status.phase.is_some_and(Phase::is_terminal))
-        .await;
+    let ended =
+        stage.run("one", "the new one ends", |status| status.phase.is_some_and(Phase::is_terminal)).await;
     println!("{}", serde_json::to_string_pretty(&ended.status).unwrap());
     assert_eq!(ended.uid(), new.uid());
     assert_eq!(up.stop().code, Some(0));
