@@ -170,7 +170,7 @@ impl Choice {
         while let Some((kind, event)) = events.next().await {
             let changes = match event {
                 Ok(event) => {
-                    begun = true;
+                    begun |= matches!(event, Event::InitDone);
                     seen.take(kind, event)
                 }
                 Err(error) => {

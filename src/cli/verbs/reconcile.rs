@@ -89,11 +89,10 @@ impl ReconcileArgs {
                         refused(&error)?;
                         continue;
                     }
-                    Ok(_) => {
-                        begun = true;
+                    other => {
+                        begun |= matches!(other, Ok(Event::InitDone));
                         continue;
                     }
-                    Err(_) => continue,
                 };
                 if object.name_any() == id.name.as_str() && is_handled(&object, &asked) {
                     return Ok::<_, Error>(Some(object));

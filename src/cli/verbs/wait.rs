@@ -196,7 +196,7 @@ async fn watch(
     let (mut there, mut begun) = (None, false);
     let is_meant = |object: &Object| object.name_any() == id.name.as_str();
     while let Some(event) = events.next().await {
-        begun |= event.is_ok();
+        begun |= matches!(event, Ok(Event::InitDone));
         let verdict = match event {
             Ok(Event::Init) => {
                 there = None;

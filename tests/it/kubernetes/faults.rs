@@ -3,6 +3,7 @@
 
 mod admission;
 mod answers;
+mod crds;
 mod outages;
 mod rights;
 mod runs;

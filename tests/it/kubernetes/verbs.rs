@@ -5,16 +5,13 @@ mod api;
 use std::{
     ffi::OsString,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Stdio},
 };
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::ResourceExt;
-use ostler::{
-    kinds::{HarnessRun, Phase, Session},
-    names::Namespace,
-};
+use ostler::kinds::{Phase, Session};
 use serde_json::Value;
 
 use super::{rights::Rights, stage::Stage};

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::{
     cluster::shared,
-    kubernetes::stage::Stage,
-    scenarios::manifests::{GATE, SLEEP, agent, commits, run, secret},
+    kubernetes::stage::{Stage, eventually},
+    scenarios::manifests::{GATE, agent, commits, run, secret},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -52,7 +52,7 @@ async fn a_run_that_is_deleted_and_made_again_at_once_is_not_taken_for_the_old_o
     stage.in_force(&first).await;
     let runs: Api<HarnessRun> = Api::namespaced(stage.admin.clone(), stage.namespace.as_str());
     let made = |script: &str| -> HarnessRun { serde_json::from_str(&run("one", script)).unwrap() };
-    runs.create(&PostParams::default(), &made(SLEEP)).await.unwrap();
+    runs.create(&PostParams::default(), &made(&format!("{GATE}{}", commits("WORK", "old")))).await.unwrap();
     let old = stage.run("one", "it runs", |status| status.phase == Some(Phase::Running)).await;
 
     // as somebody does who is in a hurry: nobody may finish anything
@@ -71,7 +71,22 @@ async fn a_run_that_is_deleted_and_made_again_at_once_is_not_taken_for_the_old_o
     assert_ne!(old.uid(), new.uid());
     let ended =
         stage.run("one", "the new one ends", |status| status.phase.is_some_and(Phase::is_terminal)).await;
-    println!("{}", serde_json::to_string_pretty(&ended.status).unwrap());
     assert_eq!(ended.uid(), new.uid());
+    let status = ended.status.unwrap();
+    // the ledger has the name for the old one, and says so
+    assert_eq!((status.phase, status.reason), (Some(Phase::Failed), Some(Reason::NameUsed)));
+    let used = format!("the name was used by run {} ", old.uid().unwrap());
+    assert!(status.message.as_ref().is_some_and(|said| said.contains(&used)), "{:?}", status.message);
+    // whose agent goes on, because nobody stopped it, and whose result is recorded all the same
+    stage.open_gate(&old).await;
+    let result = eventually("the old one is recorded", || {
+        let ledger = stage.config.bare_git(&["ls-tree", "-r", "--name-only", "ostler/results"]);
+        let file = ledger.lines().find(|path| path.ends_with("/one/result.yaml"))?;
+        Some(stage.config.bare_git(&["show", &format!("ostler/results:{file}")]))
+    });
+    let result = result.await;
+    assert!(result.contains(&old.uid().unwrap()) && result.contains("Succeeded"), "{result}");
+    let starts = stage.code.bare_git(&["show", &format!("ostler/{}/one:STARTS", stage.namespace)]);
+    assert_eq!(starts.lines().count(), 1, "the new one never started");
     assert_eq!(up.stop().code, Some(0));
 }
