@@ -218,13 +218,16 @@ impl<'a> Stage<'a> {
 
     /// Lets the agent of a run, whose script says [`manifests::GATE`], go on, once it stands there.
     pub(super) async fn open_gate(&self, run: &HarnessRun) {
+        eventually("the agent reads at its gate", || self.try_gate(run)).await;
+    }
+
+    /// The same, if it stands there now.
+    pub(super) fn try_gate(&self, run: &HarnessRun) -> Option<()> {
         use std::{io::Write, os::unix::fs::OpenOptionsExt};
-        let gate = self.state().join("places").join(run.uid().unwrap()).join("tmp/gate");
+        let gate = self.state().join("places").join(run.uid()?).join("tmp/gate");
         let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
-        let opened = eventually("the agent reads at its gate", || {
-            std::fs::File::options().write(true).custom_flags(flags).open(&gate).ok()
-        });
-        opened.await.write_all(b"go\n").unwrap();
+        let mut gate = std::fs::File::options().write(true).custom_flags(flags).open(gate).ok()?;
+        gate.write_all(b"go\n").ok()
     }
 }
 
