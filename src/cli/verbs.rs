@@ -159,11 +159,11 @@ pub async fn run_into(command: Command, mut program: clap::Command, out: Out<'_>
 /// has just begun refuses everybody for a moment.
 fn refused(error: &watcher::Error) -> Result<(), Error> {
     use watcher::Error as Watch;
-    let status = match error {
-        Watch::InitialListFailed(kube::Error::Api(status))
-        | Watch::WatchStartFailed(kube::Error::Api(status)) => status,
-        Watch::WatchError(status) => status,
-        _ => return Ok(()),
+    let (Watch::InitialListFailed(kube::Error::Api(status))
+    | Watch::WatchStartFailed(kube::Error::Api(status))
+    | Watch::WatchError(status)) = error
+    else {
+        return Ok(());
     };
     if status.code == 403 {
         return Err(objects::Error::Forbidden(status.message.clone()).into());

@@ -231,8 +231,8 @@ async fn nobody_is_told_what_is_missing() {
         (&["logs", "one"], "get"),
     ] {
         let refused = nobody.refused(words).await;
-        let expected = format!("ostler: not allowed: ");
-        assert!(refused.starts_with(&expected), "{words:?}: {refused}");
+        let expected = "ostler: not allowed: ";
+        assert!(refused.starts_with(expected), "{words:?}: {refused}");
         let missing = format!("User \"nobody-of-{}\" cannot {verb} resource", stage.namespace);
         assert!(refused.contains(&missing), "{words:?}: {refused}");
     }

@@ -19,7 +19,7 @@ use crate::{
     scenarios::manifests::{GATE, agent, commits, run},
 };
 
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_compaction_hides_from_a_watch_is_seen_by_listing_again() {
