@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::stage::Stage;
 
 /// How long anything may take before the bench gives up.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A line of progress, and when it came.
 pub(crate) struct Line {
