@@ -200,12 +200,11 @@ async fn a_writer_stops_suspends_and_reconciles() {
     assert_eq!(applied, format!("configrepository/config: applied {last} with 3 objects\n"));
     assert_eq!(writer.ok(&["reconcile", "config", "--no-wait"]).await, "configrepository/config: asked\n");
     // without a namespace, the repository is looked for in all of them
-    let elsewhere = tokio::process::Command::from(stage.ostler(&[
+    let mut elsewhere = tokio::process::Command::from(stage.ostler(&[
         "reconcile".into(),
         "--kubeconfig".into(),
         writer.kubeconfig.clone().into(),
     ]));
-    let mut elsewhere = elsewhere;
     let ended = elsewhere.output().await.unwrap();
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(2));
