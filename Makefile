@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Where the scenarios note how they ended; the report beside it has `.json`.
 TEST_REPORT := $(or $(CARGO_TARGET_DIR),target)/test-report
-.PHONY: help deps demo cluster cluster-node test test-node bench lint generate clean
+.PHONY: help deps demo cluster cluster-node test test-node bench bench-cluster lint generate clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-node: ## Run the tests that need a Kubernetes node of their own, as root
 
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
 	cargo bench --locked --bench ostler
+
+bench-cluster: cluster ## Measure on a Kubernetes API server of its own; write target/bench-cluster.json and docs/benchmarks.md
+	cargo bench --locked --bench cluster
 
 lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	@scripts/deps.sh --lint

@@ -262,6 +262,7 @@ impl Attempt<'_> {
             api_server: None,
             allow_unenforced: false,
             allow_node_reach: false,
+            network: None,
             scope: Some(self.namespace()),
         };
         let secrets = Arc::new(KubeSecrets::new(client.clone()));
