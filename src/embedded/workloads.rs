@@ -32,7 +32,7 @@ use self::observe::{needs_keeper, observed, observed_if_any, seen_stage};
 use crate::{
     harness::{
         control::{self, Request},
-        place::{Folder, PlaceFile},
+        place::{Folder, Ground, Machine, PlaceFile},
         secrets,
     },
     kinds::Reason,
@@ -210,9 +210,11 @@ impl Shared {
             created_at: Timestamp::now(),
             spec: spec.clone(),
             terminal: None,
-            workspace: spec.persistent_workspace.as_ref().map(|session| self.workspace(session)),
-            recorder: options.recorder.clone(),
-            egress_hosts: options.egress_hosts.clone(),
+            ground: Ground::Machine(Machine {
+                workspace: spec.persistent_workspace.as_ref().map(|session| self.workspace(session)),
+                recorder: options.recorder.clone(),
+                egress_hosts: options.egress_hosts.clone(),
+            }),
             allow_unenforced: options.allow_unenforced,
             patience_ms: u64::try_from(options.patience.as_millis()).unwrap_or(u64::MAX),
         }

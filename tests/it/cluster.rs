@@ -1,15 +1,24 @@
 //! A real API server for tests: etcd and kube-apiserver on ports of the loopback, with certificates, RBAC, admission
 //! and an audit log. One is shared by all tests of the process; a test that breaks its server starts its own.
 
-#![allow(clippy::unwrap_used, dead_code, reason = "for all tests, not each needs all")]
+#![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
+// with their paths, because benches/cluster includes this file, too
+#[path = "cluster/audit.rs"]
 mod audit;
+#[path = "cluster/authority.rs"]
 mod authority;
+#[cfg(test)]
+#[allow(unused_imports, reason = "in a bench its tests are left out")]
+#[path = "cluster/fixture.rs"]
 mod fixture;
+#[path = "cluster/keeper.rs"]
 mod keeper;
+#[path = "cluster/server.rs"]
 mod server;
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::LazyLock,
 };
@@ -26,16 +35,18 @@ use kube::{
     runtime::wait::{await_condition, conditions},
 };
 use ostler::schema;
-use tokio::sync::{Mutex, OnceCell};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use self::authority::Authority;
 pub(crate) use self::{
     audit::{AuditLine, object_writes},
-    server::{Server, eventually},
+    authority::Authority,
+    keeper::Keeper,
+    server::{PATIENCE, PAUSE, Server, eventually, path_printed_by},
 };
 
 /// Whoever is in this group may do anything.
-const MASTERS: &str = "system:masters";
+pub(crate) const MASTERS: &str = "system:masters";
 
 /// An API server and what tests need around it. Dropped, it ends.
 #[derive(Debug)]
@@ -73,6 +84,21 @@ impl Cluster {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let authority = Authority::new();
         let server = Server::start(&authority).await;
+        Self::around(server, authority)
+    }
+
+    /// The API server of a node that this keeper keeps, at this address of it.
+    ///
+    /// # Panics
+    /// As [`Cluster::start_own`].
+    pub(crate) async fn start_on(keeper: Keeper, address: IpAddr) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let authority = Authority::new();
+        let server = Server::start_on(keeper, address, &authority).await;
+        Self::around(server, authority)
+    }
+
+    fn around(server: Server, authority: Authority) -> Self {
         let (url, folder) = (server.url(), server.folder().to_owned());
         let kubeconfig = write_kubeconfig(&folder, &authority, &url, "admin", &[MASTERS]);
         Self { server: Mutex::new(server), authority, url, folder, kubeconfig, crds: OnceCell::new() }
@@ -132,6 +158,12 @@ impl Cluster {
         audit::read(&self.folder.join(server::AUDIT_LOG))
     }
 
+    /// What it was asked since a byte of the audit log, and the byte to go on from. Read again and again, this is far
+    /// cheaper than [`Cluster::audit`].
+    pub(crate) fn audit_from(&self, byte: u64) -> (Vec<AuditLine>, u64) {
+        audit::read_from(&self.folder.join(server::AUDIT_LOG), byte)
+    }
+
     /// Waits until the audit log is as told, and gives it.
     pub(crate) async fn audit_until(&self, reached: impl Fn(&[AuditLine]) -> bool) -> Vec<AuditLine> {
         server::eventually("the audit log has what the test waits for", async || {
@@ -157,10 +189,41 @@ impl Cluster {
         self.start_api_server().await;
     }
 
+    /// Throws away every state of every object but the newest, as etcd's compaction does. Only for a server of one's own.
+    pub(crate) async fn compact(&self) {
+        let etcd = self.server.lock().await.etcd_url();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let ask = async |path: &str, question: Value| -> Value {
+            let request = client.post(format!("{etcd}/v3/kv/{path}")).body(question.to_string());
+            let answer = request.send().await.unwrap();
+            let (code, text) = (answer.status(), answer.text().await.unwrap());
+            assert!(code.is_success(), "{path}: {code}: {text}");
+            serde_json::from_str(&text).unwrap()
+        };
+        // a key that is not there: its answer has the newest revision all the same
+        let newest = ask("range", json!({"key": "AA=="})).await["header"]["revision"].clone();
+        ask("compaction", json!({"revision": newest, "physical": true})).await;
+    }
+
     /// From now on garbage is collected, namespaces end, and service accounts appear.
     pub(crate) async fn start_controllers(&self) {
         let user = self.kubeconfig_for("system:kube-controller-manager", &[MASTERS]);
         self.server.lock().await.start_controllers(&user);
+    }
+
+    /// Its processes.
+    pub(crate) async fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().await
+    }
+
+    /// Who its parts trust.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Where its files and logs are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What the server says of itself.

@@ -6,7 +6,7 @@ pub(super) struct Source {
     pub(super) path: String,
     /// Its module, such as `["kinds", "agent"]`; empty for the crate's roots.
     module: Vec<String>,
-    text: String,
+    pub(super) text: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,6 +49,11 @@ impl Source {
         let mut reader = Reader { tokens: &tokens, module: self.module.clone(), found: Vec::new() };
         reader.read();
         reader.found
+    }
+
+    /// How often this is written in the file, wherever.
+    pub(super) fn count(&self, text: &str) -> usize {
+        self.text.matches(text).count()
     }
 
     /// Names inside the attributes of the file, tests included: `ignore` of `#[ignore]`.
