@@ -15,7 +15,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{output::Output, sidecar::Sidecar};
+use super::{output::Output, place::State, sidecar::Sidecar};
 use crate::{
     kinds::Reason,
     names::ObjectName,
@@ -48,11 +48,14 @@ pub enum Request {
 }
 
 /// What a sidecar tells whoever watches, at first and at every change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Notice {
     /// It waits for its secrets.
     pub needs_secrets: bool,
+    /// How far it is, for who cannot read its folder.
+    #[serde(default)]
+    pub state: Option<State>,
 }
 
 /// Whether a request was carried out.
@@ -118,8 +121,9 @@ impl<'de> Deserialize<'de> for Value {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Given {
-    /// What proves to the recorder whose result it is.
-    pub token: Value,
+    /// What proves to the recorder whose result it is; `None` in a pod, whose tokens the cluster makes.
+    #[serde(default)]
+    pub token: Option<Value>,
     /// Credentials of repositories.
     pub git: Vec<GitSecret>,
     /// Variables of the agent.
@@ -132,8 +136,9 @@ pub struct Given {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Denied {
-    /// What proves to the recorder whose result it is.
-    pub token: Value,
+    /// What proves to the recorder whose result it is; `None` in a pod, whose tokens the cluster makes.
+    #[serde(default)]
+    pub token: Option<Value>,
     /// Why.
     pub reason: Reason,
     /// What to do.
@@ -228,7 +233,7 @@ async fn watch(
     loop {
         state.mark_unchanged();
         given.mark_unchanged();
-        let notice = Notice { needs_secrets: given.borrow().is_none() };
+        let notice = Notice { needs_secrets: given.borrow().is_none(), state: Some(state.borrow().clone()) };
         let mut line = serde_json::to_vec(&notice)?;
         line.push(b'\n');
         writer.write_all(&line).await?;
@@ -271,7 +276,7 @@ mod tests {
     fn secrets_travel_and_are_not_shown() {
         let value = || Value::from(&SecretString::from("hunter2"));
         let given = Given {
-            token: value(),
+            token: Some(value()),
             git: vec![],
             env: vec![("KEY".into(), value())],
             files: vec![("f".into(), value())],

@@ -93,10 +93,11 @@ async fn token(sidecar: &Sidecar) -> Brought {
 
 async fn attempt(sidecar: &Sidecar, given: &Brought, digest: &str) -> io::Result<Attempt> {
     let token = match given.as_ref() {
-        Ok(given) => &given.token,
-        Err(denied) => &denied.token,
+        Ok(given) => given.token.as_ref(),
+        Err(denied) => denied.token.as_ref(),
     };
-    let request = request(sidecar, token.text().unwrap_or_default(), digest).await?;
+    let request =
+        request(sidecar, token.and_then(super::control::Value::text).unwrap_or_default(), digest).await?;
     let stream = super::connect(&sidecar.place.recorder)?;
     stream.set_nonblocking(true)?;
     let stream = tokio::net::UnixStream::from_std(stream)?;

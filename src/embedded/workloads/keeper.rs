@@ -15,12 +15,12 @@ use tokio::{
 use super::{
     Shared,
     observe::{needs_keeper, seen_stage},
-    secrets,
 };
 use crate::{
     harness::{
-        control::{self, Notice, Request},
+        control::{self, Notice, Request, Value},
         place::Folder,
+        secrets,
     },
     ports::workloads::{PlaceSpec, Stage},
 };
@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What a sidecar takes over from our environment: nothing that may hold a credential, or lead Git elsewhere.
 const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "RUST_LOG"];
 /// Most bytes of a sidecar's notice.
-const NOTICE_BYTES: u64 = 4096;
+const NOTICE_BYTES: u64 = 1 << 20;
 
 /// The task that looks after a place; it ends with this.
 #[derive(Debug)]
@@ -119,7 +119,10 @@ impl Task {
 
     /// Gives the sidecar its secrets. One that is gone for good ends the run; one that is out of reach is asked for again.
     async fn provide(&self, shared: &Shared) -> io::Result<()> {
-        let request = secrets::request(&shared.options, &self.spec).await.map_err(io::Error::other)?;
+        let token = (shared.options.tokens)(&self.spec.run).map_err(io::Error::other)?;
+        let sidecar = secrets::Sidecar::OnMachine(Value::from(&token));
+        let request = secrets::request(&*shared.options.secrets, &self.spec, sidecar).await;
+        let request = request.map_err(io::Error::other)?;
         control::ask(&self.folder.control(), &request).await
     }
 }

@@ -42,7 +42,7 @@ async fn a_terminal_is_handed_out_and_recorded() {
         .unwrap();
     assert!(started.success());
     let given = || Given {
-        token: Value::from(&secrecy::SecretString::from("token")),
+        token: Some(Value::from(&secrecy::SecretString::from("token"))),
         git: vec![],
         env: vec![],
         files: vec![],
