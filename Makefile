@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Where the scenarios note how they ended; the report beside it has `.json`.
+TEST_REPORT := $(or $(CARGO_TARGET_DIR),target)/test-report
 .PHONY: help deps demo cluster test bench lint generate clean
 
 help: ## List the targets
@@ -19,8 +21,11 @@ cluster: ## Build the Kubernetes API server of the tests, once, into the user's 
 	@tests/cluster/build.sh >/dev/null
 
 test: cluster ## Run every test, and the scenarios once more with their objects on a Kubernetes API server
-	cargo test --locked
-	OSTLER_TEST_ENGINE=kubernetes cargo test --locked --test it scenarios::
+	@rm -rf "$(TEST_REPORT)" "$(TEST_REPORT).json"
+	scripts/test.sh everything
+	OSTLER_TEST_ENGINE=kubernetes scripts/test.sh kubernetes --test it scenarios::
+	cd tests/alongside && CGO_ENABLED=0 go test -mod=readonly -trimpath ./...
+	cargo run --locked --quiet --example ostler-test-report -- "$(TEST_REPORT)" embedded kubernetes
 
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
 	cargo bench --locked --bench ostler
@@ -28,7 +33,7 @@ bench: deps ## Measure against git and bwrap by hand; write target/bench.json an
 lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	@scripts/deps.sh --lint
 	cargo fmt --check
-	test -z "$$(gofmt -l tests/cluster | tee /dev/stderr)"
+	test -z "$$(gofmt -l tests/cluster tests/alongside | tee /dev/stderr)"
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	shellcheck $$(scripts/shell-files.sh)

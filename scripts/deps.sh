@@ -57,9 +57,9 @@ if [[ ${1:-} == --lint ]] && ! command -v gofmt >/dev/null 2>&1; then
   say "missing: gofmt, which comes with Go $go_version or later: https://go.dev/dl"
   exit 1
 fi
-if [[ ${1:-} == --test && -z ${KUBEBUILDER_ASSETS:-} ]] && ! command -v go >/dev/null 2>&1; then
-  say "missing: go, to build the Kubernetes API server that the tests talk to; install Go $go_version or later from"
-  say "https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
+if [[ ${1:-} == --test ]] && ! command -v go >/dev/null 2>&1; then
+  say "missing: go, for tests/alongside and to build the Kubernetes API server that the tests talk to; install Go $go_version"
+  say "or later from https://go.dev/dl; with KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and kubectl, cargo test needs none"
   exit 1
 fi
 
