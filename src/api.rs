@@ -10,10 +10,12 @@ mod problem;
 mod read;
 mod selector;
 mod spool;
+mod tls;
 
-pub use health::Gate;
+pub use health::{Gate, Gates, health};
 pub use intake::{Deliver, Intake, intake};
 pub use problem::Problem;
+pub use tls::{TlsError, TlsFiles, TlsListener};
 
 use std::sync::Arc;
 
@@ -36,7 +38,7 @@ pub struct State {
     /// Who may.
     pub access: Arc<dyn Access>,
     /// What must hold before we are ready.
-    pub gates: Arc<dyn Fn() -> Vec<Gate> + Send + Sync>,
+    pub gates: Gates,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The trail of refusals.

@@ -4,6 +4,7 @@ mod columns;
 pub mod offline;
 pub mod proxy;
 mod reference;
+pub mod roles;
 pub mod target;
 pub mod up;
 pub mod verbs;
@@ -29,6 +30,9 @@ enum Command {
     Verbs(verbs::Command),
     #[command(flatten)]
     Offline(offline::Command),
+    Controller(Box<roles::controller::ControllerArgs>),
+    Recorder(Box<roles::recorder::RecorderArgs>),
+    Api(Box<roles::api::ApiArgs>),
     /// Check signatures and digests, offline
     #[command(subcommand)]
     Verify(verify::Verify),
@@ -64,6 +68,9 @@ pub fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Up(args) => Ok(runtime()?.block_on(up::run(*args))?),
         Command::Proxy(args) => runtime()?.block_on(proxy::run(*args)),
+        Command::Controller(args) => Ok(runtime()?.block_on(roles::controller::run(*args))?),
+        Command::Recorder(args) => Ok(runtime()?.block_on(roles::recorder::run(*args))?),
+        Command::Api(args) => Ok(runtime()?.block_on(roles::api::run(*args))?),
         Command::Verbs(command) => Ok(runtime()?.block_on(verbs::run(command, Cli::command()))?),
         Command::Offline(command) => command.run(),
         Command::Verify(command) => {

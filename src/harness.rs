@@ -14,6 +14,7 @@ mod output;
 pub mod place;
 pub mod pod;
 pub mod process;
+pub mod secrets;
 mod sidecar;
 mod socket;
 mod usage;

@@ -7,3 +7,4 @@ pub mod lease;
 pub mod network;
 pub mod objects;
 pub mod secrets;
+pub mod workloads;

@@ -11,6 +11,7 @@ mod entries;
 mod error;
 mod prepare;
 mod queue;
+mod reader;
 mod settings;
 mod status;
 mod turn;
@@ -19,15 +20,18 @@ mod world;
 mod write;
 
 pub use error::Error;
+pub use reader::{ReaderContext, read};
 pub use settings::BRANCH;
 pub use verify::{Finding, Verified, verify};
 
 use std::{
     path::PathBuf,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use futures::{FutureExt, StreamExt};
@@ -45,6 +49,8 @@ use crate::{
     telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who},
 };
 
+/// How long the turn that is under way may take when it is time to end.
+const LAST_TURN: Duration = Duration::from_secs(20);
 /// Deliveries that may wait for a turn.
 const INBOX: usize = 256;
 
@@ -59,8 +65,11 @@ pub struct Context {
     pub secrets: Arc<dyn Secrets>,
     /// The key that signs, where a repository names none.
     pub key: Arc<SigningKey>,
-    /// Who we are in claims: an id that outlives restarts, and belongs to this store alone.
-    pub holder: String,
+    /// Who we are in claims: an id that outlives restarts, and belongs to this store alone. `None`: the UID of the
+    /// repository's object, which belongs to its cluster.
+    pub holder: Option<String>,
+    /// The namespace that is looked after; `None`: all of them.
+    pub scope: Option<Namespace>,
     /// A folder of our own, for mirrors and quarantines.
     pub folder: PathBuf,
     /// The time.
@@ -139,7 +148,7 @@ impl Recorder {
     /// Records until `stop`. Nothing is lost by stopping, or by being killed, at any moment.
     pub async fn run(mut self, stop: CancellationToken) {
         let interrupt = Arc::new(AtomicBool::new(false));
-        let mut events = world::watch(self.context.store.as_ref());
+        let mut events = world::watch(self.context.store.as_ref(), self.context.scope.as_ref());
         let mut world = world::World::default();
         let mut desk = turn::Desk::new(
             self.context.clone(),
@@ -163,10 +172,15 @@ impl Recorder {
                 () = tokio::time::sleep_until(wake) => {}
             }
             if world.is_complete() {
+                let mut turn = pin!(desk.turn(&world));
                 tokio::select! {
-                    () = desk.turn(&world) => {}
+                    () = &mut turn => {}
                     () = stop.cancelled() => {
+                        // what is pushed is said, and noted; a remote is not waited for
                         interrupt.store(true, Ordering::Relaxed);
+                        if tokio::time::timeout(LAST_TURN, turn).await.is_err() {
+                            tracing::warn!("the last turn does not end; the next start goes on with it");
+                        }
                         break;
                     }
                 }

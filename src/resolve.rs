@@ -3,6 +3,7 @@
 mod contexts;
 mod launch;
 mod limits;
+mod pod;
 pub mod quantity;
 pub mod record;
 #[cfg(test)]
@@ -104,6 +105,7 @@ pub fn resolve(run: &HarnessRun, digest: &str, world: &World) -> Result<PlaceSpe
         persistent_workspace: persistent_workspace(session)?,
         binds: agent.spec.local.as_ref().map(|l| l.binds.clone()).unwrap_or_default(),
         image: agent.spec.image.clone(),
+        pod: pod::wishes(run, session, agent)?,
         run: key,
     })
 }

@@ -24,6 +24,7 @@ use std::{
 use futures::StreamExt;
 use kube::ResourceExt;
 use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::task::TaskTracker;
 
 pub use error::Error;
 
@@ -33,6 +34,7 @@ use crate::{
     git::signers::AllowedSigners,
     kinds::{ConfigRepository, Phase, Typed},
     ledger,
+    names::Namespace,
     ports::{Secrets, objects},
     telemetry::{AuditLog, Metrics},
 };
@@ -46,6 +48,8 @@ pub struct Context {
     pub store: objects::Store,
     /// The caches, for reading.
     pub caches: Caches,
+    /// The namespace that is looked after; `None`: all of them. Nothing is read or written elsewhere.
+    pub scope: Option<Namespace>,
     /// Credentials.
     pub secrets: Arc<dyn Secrets>,
     /// Where mirrors are kept.
@@ -62,6 +66,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// How far the loops are, by repository UID.
     pub progress: Progress,
+    /// Writes under way. They end with their lines in the audit trail, though their loop is no more.
+    pub writes: TaskTracker,
 }
 
 /// How far a repository's loop is, for whoever waits for it.
@@ -137,6 +143,8 @@ pub async fn control(context: Arc<Context>, shutdown: impl Future<Output = ()> +
     };
     tokio::select! { () = follow => {}, () = shutdown => {} }
     loops.end_all().await;
+    context.writes.close();
+    context.writes.wait().await;
 }
 
 /// The running loops: by name, the UID they were begun for.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Json, Router,
     extract::{MatchedPath, Request, State as Shared},
     http::{HeaderMap, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
+    routing::get,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -49,7 +50,10 @@ pub(super) async fn healthz() -> &'static str {
     responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "Some gate is closed"))
 )]
 pub(super) async fn readyz(Shared(state): Shared<State>) -> Response {
-    let gates = (state.gates)();
+    readiness((state.gates)())
+}
+
+fn readiness(gates: Vec<Gate>) -> Response {
     let ready = gates.iter().all(|gate| gate.open);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, gates })).into_response()
@@ -67,6 +71,19 @@ pub(super) async fn metrics(Shared(state): Shared<State>, headers: HeaderMap) ->
     let request = access::Request { verb: "get", resource: "metrics", namespace: None, name: None };
     guard::authorize(state.access.as_ref(), (&state.audit, (state.clock)()), &who, &request).await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], state.metrics.encode()).into_response())
+}
+
+/// What must hold before we are ready.
+pub type Gates = Arc<dyn Fn() -> Vec<Gate> + Send + Sync>;
+
+/// Health and metrics for the cluster's own probes and scrapers: without authentication, so on an address of its own that
+/// only they reach.
+pub fn health(gates: Gates, metrics: Arc<Metrics>) -> Router {
+    let ready = move || std::future::ready(readiness(gates()));
+    let scraped = move || {
+        std::future::ready(([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()).into_response())
+    };
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(ready)).route("/metrics", get(scraped))
 }
 
 /// Counts answers by route and status.

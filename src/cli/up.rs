@@ -4,7 +4,6 @@ mod callers;
 mod engine;
 mod idle;
 mod key;
-mod ledgers;
 mod places;
 mod progress;
 mod roles;
@@ -17,7 +16,10 @@ pub use settings::UpArgs;
 use state_folder::{StateFolder, default_for};
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry;
+use crate::{
+    cli::roles::{self as shared, asked_to_end},
+    telemetry,
+};
 
 /// Why `ostler up` failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,9 @@ pub enum Error {
     /// The repository's object cannot be written.
     #[error("failed to store the ConfigRepository")]
     Store(#[from] crate::ports::objects::Error),
+    /// What `up` shares with the roles of a cluster cannot be set up.
+    #[error(transparent)]
+    Role(#[from] shared::Error),
     /// A part of the process cannot be set up.
     #[error("failed to {what}")]
     Setup {
@@ -89,25 +94,10 @@ pub async fn run(args: UpArgs) -> Result<ExitCode, Error> {
 
 async fn signal(stop: &CancellationToken) -> ExitCode {
     tokio::select! {
-        () = shutdown_signal() => {}
+        () = asked_to_end() => {}
         () = stop.cancelled() => {}
     }
     ExitCode::SUCCESS
-}
-
-/// Waits for SIGINT or SIGTERM. Agents go on: the next `ostler up` adopts them.
-async fn shutdown_signal() {
-    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot wait for SIGTERM");
-            return std::future::pending().await;
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 /// The time, as everybody in this process gets it.

@@ -8,7 +8,7 @@ mod status;
 mod step;
 mod turns;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use kube::{
@@ -28,6 +28,8 @@ use crate::{
     telemetry::Chain,
 };
 
+/// How soon to ask again for a place that a quota has no room for.
+const QUOTA: Duration = Duration::from_secs(20);
 /// Runs reconciled at once.
 const CONCURRENCY: u16 = 16;
 
@@ -126,9 +128,10 @@ async fn reconcile(run: Arc<HarnessRun>, context: Arc<Context>) -> Result<Action
                 place = Some(*new);
             }
             apply::Made::Refused(standing) => {
-                return apply::refuse(&id, &at, &run, &standing, &context)
-                    .await
-                    .map(|()| Action::await_change());
+                apply::refuse(&id, &at, &run, &standing, &context).await?;
+                // nobody says when a quota is freed
+                let quota = standing.reason == Reason::QuotaExceeded;
+                return Ok(if quota { Action::requeue(QUOTA) } else { Action::await_change() });
             }
             apply::Made::Gone => return Ok(Action::await_change()),
             apply::Made::Nothing | apply::Made::Place(_) => {

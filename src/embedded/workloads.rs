@@ -9,7 +9,6 @@ mod keeper;
 mod observe;
 mod output;
 mod remove;
-mod secrets;
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +33,7 @@ use crate::{
     harness::{
         control::{self, Request},
         place::{Folder, Ground, Machine, PlaceFile},
+        secrets,
     },
     kinds::Reason,
     names::Uid,
@@ -247,7 +247,7 @@ impl ports::Workloads for EmbeddedWorkloads {
         if !folder.root().exists() {
             self.shared.check(spec)?;
             // Before anything is made: a secret that is missing is the author's to mend.
-            secrets::check(&self.shared.options, spec).await?;
+            secrets::check(&*self.shared.options.secrets, spec).await?;
             let (folder, file) = (folder.clone(), self.shared.place_file(spec));
             self.blocking(move |_| folder.create(&file)).await.map_err(failed("making its folder"))?;
             self.shared.changed(&spec.run);

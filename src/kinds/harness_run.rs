@@ -1,6 +1,11 @@
 //! `HarnessRun`: one execution of an agent.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{Affinity, Toleration},
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,6 +86,24 @@ pub struct HarnessRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DurationText>")]
     pub timeout: Option<DurationField>,
+    /// The RuntimeClass of its pod, such as one of a sandbox. In a cluster only, like all of the next four.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"), length(max = 253))]
+    pub runtime_class_name: Option<String>,
+    /// The service account of its pod; default: `default`. The agent never gets its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"), length(max = 253))]
+    pub service_account_name: Option<String>,
+    /// Labels that its node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that its node may have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<Toleration>,
+    /// Rules of its pod's scheduling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
     /// True stops the run: grace, collect, record. Taking it back does nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<bool>,
@@ -321,6 +344,12 @@ pub struct Startup {
     /// To the place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placed_ms: Option<i64>,
+    /// To the pod's node; in whole seconds, as Kubernetes counts. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_ms: Option<i64>,
+    /// To our program in the pod, its image pulled; in whole seconds. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed_ms: Option<i64>,
     /// To the proof of egress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress_proven_ms: Option<i64>,

@@ -165,6 +165,26 @@ reasons! {
     CommandNotFound,
     /// The place could not be made.
     PlaceFailed,
+    /// The image does not exist, or cannot be pulled.
+    ImageUnavailable,
+    /// No node of the cluster takes the pod.
+    Unschedulable,
+    /// The program could not be put into the pod.
+    InstallFailed,
+    /// The namespace's quota is used up.
+    QuotaExceeded,
+    /// A policy or webhook of the cluster refuses the pod.
+    AdmissionRefused,
+    /// The kubelet or somebody with the right to it evicted the pod.
+    Evicted,
+    /// The node went, and the pod with it.
+    NodeLost,
+    /// The sidecar passed its memory limit.
+    SidecarOutOfMemory,
+    /// The pod passed a deadline that somebody else gave it.
+    PlaceDeadline,
+    /// Somebody deleted the pod.
+    PlaceDeleted,
     /// A limit that the author wrote cannot be enforced on this machine.
     LimitNotEnforceable,
     /// The repository could not be cloned.

@@ -3,9 +3,10 @@
 //! Needs the verb `create` on `tokenreviews` (group `authentication.k8s.io`) and on `subjectaccessreviews` (group
 //! `authorization.k8s.io`), both without a namespace: the `ClusterRole` `system:auth-delegator`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo},
     authorization::v1::{
@@ -19,9 +20,12 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     kinds::GROUP,
+    names::{Namespace, Uid},
     ports::{
         Access,
         access::{Audience, Error, Identity, Request, User},
+        objects,
+        workloads::RunKey,
     },
 };
 
@@ -31,11 +35,19 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Callers as the API server knows them: by a `TokenReview` for our audience, then a `SubjectAccessReview` with their
 /// groups. Nothing is kept between two calls, so that a revoked token or role counts as soon as the API server says so.
 ///
-/// No token is good for [`Audience::Result`] yet: such a token is bound to a run's pod, and there are no pods to tell the
-/// run by.
+/// A token for [`Audience::Result`] is good when it is bound to a pod that is the place of a run; without
+/// [`KubeAccess::with_runs`] none is.
 pub struct KubeAccess {
     client: Client,
+    runs: Option<RunOfPod>,
 }
+
+/// Finds the run of a namespace whose place is the pod with this UID.
+pub type RunOfPod =
+    Arc<dyn Fn(Namespace, Uid) -> BoxFuture<'static, Result<Option<RunKey>, objects::Error>> + Send + Sync>;
+
+/// What the API server says of a token that is bound to a pod, besides its user: the pod's UID.
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
 /// What a review was answered. The rest of the answer repeats the question, token included, and is not read.
 #[derive(Deserialize)]
@@ -47,7 +59,25 @@ impl KubeAccess {
     /// Asks through a client, with its identity.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, runs: None }
+    }
+
+    /// Knows the sidecars of runs, too.
+    #[must_use]
+    pub fn with_runs(self, runs: RunOfPod) -> Self {
+        Self { runs: Some(runs), ..self }
+    }
+
+    /// The run whose sidecar holds a token.
+    async fn run(&self, token: &SecretString) -> Result<Identity, Error> {
+        let Some(runs) = &self.runs else { return Err(Error::Unauthenticated) };
+        let user = self.token_review(token, Audience::Result).await?;
+        let (namespace, pod) = pod_of(&user).ok_or(Error::Unauthenticated)?;
+        match runs(namespace, pod).await {
+            Ok(Some(RunKey { namespace, name, uid })) => Ok(Identity::Run { namespace, name, uid }),
+            Ok(None) => Err(Error::Unauthenticated),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     /// Asks. Text of the question and of the answer is wiped, and never logged.
@@ -89,6 +119,13 @@ fn known(status: TokenReviewStatus, audience: Audience) -> Option<User> {
     Some(User { name, uid, groups: groups.unwrap_or_default(), extra: extra.unwrap_or_default() })
 }
 
+/// The pod that a service account's token is bound to: its namespace, which is the account's, and its UID.
+fn pod_of(user: &User) -> Option<(Namespace, Uid)> {
+    let (namespace, _) = user.name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    let [uid] = user.extra.get(POD_UID)?.as_slice() else { return None };
+    Some((namespace.parse().ok()?, uid.parse().ok()?))
+}
+
 fn question(user: &User, request: &Request<'_>) -> SubjectAccessReview {
     let (resource, subresource) = match request.resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
@@ -127,7 +164,7 @@ impl Access for KubeAccess {
         }
         match audience {
             Audience::Ostler => self.token_review(token, audience).await.map(Identity::User),
-            Audience::Result => Err(Error::Unauthenticated),
+            Audience::Result => self.run(token).await,
         }
     }
 

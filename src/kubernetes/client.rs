@@ -7,13 +7,20 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 use http::{HeaderValue, header::USER_AGENT};
 use kube::{
     Client, Config,
+    client::{ClientBuilder, retry::RetryPolicy},
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
 pub use crds::{CrdError, check_crds};
+use tower::{buffer::BufferLayer, retry::RetryLayer};
+
+use super::lease::Fence;
 
 /// Longer than a connection to an API server that is there takes.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// Requests that may wait for the connection, as many as in kube's own queue.
+const QUEUE: usize = 1024;
 
 /// Which API server.
 ///
@@ -78,17 +85,40 @@ pub enum Error {
 /// # Errors
 /// [`Error`], which says which file and context were used.
 pub async fn connect(target: &Target) -> Result<Client, Error> {
+    let config = settings(target).await?;
+    let failed = failed(target, &config);
+    Client::try_from(config).map_err(failed)
+}
+
+/// The same with a fence: a write goes out only while it is open.
+///
+/// The fence is the last thing that a request passes, below the repeats after 429 and 503: one that waited for its repeat
+/// while the process was frozen does not go out either.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_behind(target: &Target, fence: &Fence) -> Result<Client, Error> {
+    let mut config = settings(target).await?;
+    config.default_retry = false;
+    let failed = failed(target, &config);
+    let builder = ClientBuilder::try_from(config).map_err(failed)?;
+    let repeats = RetryLayer::new(RetryPolicy::server_retry());
+    Ok(builder.with_layer(fence).with_layer(&BufferLayer::new(QUEUE)).with_layer(&repeats).build())
+}
+
+async fn settings(target: &Target) -> Result<Config, Error> {
     let mut config = configuration(target).await?;
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = None;
     let agent = HeaderValue::from_static(concat!("ostler/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
+    Ok(config)
+}
+
+fn failed(target: &Target, config: &Config) -> impl FnOnce(kube::Error) -> Error + use<> {
     let server = config.cluster_url.authority().map(without_user).unwrap_or_default();
-    Client::try_from(config).map_err(|source| Error::Client {
-        server,
-        target: target.clone(),
-        source: Box::new(source),
-    })
+    let target = target.clone();
+    move |source| Error::Client { server, target, source: Box::new(source) }
 }
 
 async fn configuration(target: &Target) -> Result<Config, Error> {

@@ -20,6 +20,7 @@ pub struct InvalidPattern {
 pub struct Scope {
     default: Namespace,
     allowed: Option<GlobSet>,
+    only: Option<Namespace>,
 }
 
 impl Scope {
@@ -41,7 +42,19 @@ impl Scope {
         } else {
             Some(set.build().map_err(invalid(&patterns.join(", ")))?)
         };
-        Ok(Self { default, allowed })
+        Ok(Self { default, allowed, only: None })
+    }
+
+    /// The same, but nothing outside of one namespace: whoever asks looks after that one alone.
+    #[must_use]
+    pub fn limited_to(self, only: Option<Namespace>) -> Self {
+        Self { only, ..self }
+    }
+
+    /// The one namespace that the repository may write to; `None`: there may be more.
+    #[must_use]
+    pub fn single(&self) -> Option<&Namespace> {
+        self.only.as_ref().or_else(|| self.allowed.is_none().then_some(&self.default))
     }
 
     /// The namespace of objects that name none.
@@ -53,9 +66,11 @@ impl Scope {
     /// True when the repository may write to it.
     #[must_use]
     pub fn allows(&self, namespace: &Namespace) -> bool {
-        match &self.allowed {
-            None => *namespace == self.default,
-            Some(set) => set.is_match(namespace.as_str()),
-        }
+        let looked_after = self.only.as_ref().is_none_or(|only| only == namespace);
+        looked_after
+            && match &self.allowed {
+                None => *namespace == self.default,
+                Some(set) => set.is_match(namespace.as_str()),
+            }
     }
 }

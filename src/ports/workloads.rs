@@ -1,16 +1,17 @@
 //! The Workloads port: one place per run.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     class::Class,
     kinds::{
-        Reason,
+        Phase, Reason,
         agent::Preset,
         egress_policy::EgressPolicySpec,
         harness_run::{EgressSeen, Startup},
@@ -100,6 +101,33 @@ pub struct PlaceSpec {
     pub binds: Vec<String>,
     /// The container image; in a cluster only.
     pub image: Option<String>,
+    /// What a pod gets besides; in a cluster only.
+    #[serde(default)]
+    pub pod: PodWishes,
+}
+
+/// What the pod of a run is asked for. Without a cluster it says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodWishes {
+    /// The session's name, for the pod's label.
+    pub session: Option<ObjectName>,
+    /// The RuntimeClass.
+    pub runtime_class: Option<String>,
+    /// The service account; `None`: the namespace's `default`.
+    pub service_account: Option<String>,
+    /// Labels that the node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that it may have.
+    pub tolerations: Vec<Toleration>,
+    /// Rules of scheduling.
+    pub affinity: Option<Affinity>,
+    /// Secrets with which the kubelet pulls the image.
+    pub pull_secrets: Vec<ObjectName>,
+    /// The class of the volume of a persistent workspace; `None`: the cluster's default.
+    pub storage_class: Option<String>,
+    /// Its size in bytes; `None`: the run's disk limit.
+    pub workspace_bytes: Option<u64>,
 }
 
 /// A policy and its name, which denials tell.
@@ -227,6 +255,10 @@ pub struct Place {
     pub node: Option<String>,
     /// How far it is.
     pub stage: Stage,
+    /// False: nothing of it has run yet, so that it can be taken back as if it had never been asked for.
+    pub begun: bool,
+    /// What is in its way, if anything.
+    pub trouble: Option<Trouble>,
     /// True once [`Workloads::confirm`] was called: its UID is in the run's status.
     pub confirmed: bool,
     /// When the agent was started.
@@ -245,6 +277,18 @@ pub struct Place {
     pub egress: EgressSeen,
     /// The commit that was checked out.
     pub base: Option<CommitId>,
+}
+
+/// What keeps a place from getting on, or ended it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trouble {
+    /// As a reason of the run.
+    pub reason: Reason,
+    /// For people, with the words of whoever noticed.
+    pub message: String,
+    /// The phase in which the run ends, because no result will come; `None`: it may pass by itself.
+    pub ends: Option<Phase>,
 }
 
 /// Why the agent is to end.
@@ -328,6 +372,11 @@ pub trait Workloads: Send + Sync + 'static {
 
     /// Looks at one place; `None` when there never was one, or it was removed.
     async fn observe(&self, run: &Uid) -> Result<Option<Place>, Error>;
+
+    /// Looks at one place past any cache: for who would conclude something from there being none.
+    async fn find(&self, run: &RunKey) -> Result<Option<Place>, Error> {
+        self.observe(&run.uid).await
+    }
 
     /// Looks at all places.
     async fn list(&self) -> Result<Vec<Place>, Error>;

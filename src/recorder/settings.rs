@@ -16,6 +16,9 @@ use crate::{
     names::{BranchName, Namespace, ObjectName},
 };
 
+/// The field that names whose entries count.
+const FIELD: &str = "spec.writeBack.ledgerSigners";
+
 /// The ledger's branch when none is named.
 pub const BRANCH: &str = "ostler/results";
 
@@ -30,6 +33,8 @@ pub(super) struct Settings {
     pub(super) branch: BranchName,
     /// The Secret with the push credential.
     pub(super) secret: Option<ObjectName>,
+    /// The Secret for reading: the pull credential where the ledger is in the same repository, else the only one there is.
+    pub(super) pull: Option<ObjectName>,
     /// The Secret with the HTTP proxy.
     pub(super) proxy: Option<ObjectName>,
     /// The Secret with the signing key; `None`: the one that came with the process.
@@ -68,6 +73,9 @@ impl Settings {
             back.secret_ref.as_ref().or_else(|| spec.secret_ref.as_ref().filter(|_| *url == spec.url));
         let secret =
             secret.map(|reference| parse("spec.writeBack.secretRef", &reference.name)).transpose()?;
+        let pull = spec.secret_ref.as_ref().filter(|_| *url == spec.url);
+        let pull = pull.map(|reference| parse("spec.secretRef", &reference.name)).transpose()?;
+        let pull = if *url == spec.url { pull } else { secret.clone() };
         let proxy =
             spec.proxy_secret_ref.as_ref().map(|r| parse("spec.proxySecretRef", &r.name)).transpose()?;
         let (name, email) =
@@ -77,6 +85,7 @@ impl Settings {
             location: parse("spec.writeBack.url", url)?,
             branch,
             secret,
+            pull,
             proxy,
             signing_key: back.signing_key_ref,
             ledger_signers: back.ledger_signers,
@@ -96,23 +105,35 @@ impl Settings {
     /// # Errors
     /// [`Error::Settings`] for a line that does not parse, or when `key` is not among them.
     pub(super) fn signers(&self, key: &SigningKey) -> Result<AllowedSigners, Error> {
-        const FIELD: &str = "spec.writeBack.ledgerSigners";
         let own = key.allowed_signers_line("ostler").map_err(|e| invalid("signing key", &e.to_string()))?;
         let text = if self.ledger_signers.is_empty() { own.clone() } else { self.ledger_signers.join("\n") };
-        let read = |text: &str| {
-            AllowedSigners::parse(text, &TimeZone::UTC).map_err(|errors| {
-                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                invalid(FIELD, &errors.join("; "))
-            })
-        };
-        let signers = read(&text)?;
-        let listed = read(&own)?.signers().iter().all(|own| signers.lists(own.key().key_data()));
+        let signers = allowed(FIELD, &text)?;
+        let listed = allowed(FIELD, &own)?.signers().iter().all(|own| signers.lists(own.key().key_data()));
         if listed {
             Ok(signers)
         } else {
             Err(invalid(FIELD, &format!("our own key {} is not among them", key.fingerprint())))
         }
     }
+
+    /// Whose entries prove something to one who signs none; `fallback` counts where the repository names nobody.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] for a line that does not parse, or when nobody is named.
+    pub(super) fn readers_signers(&self, fallback: &[String]) -> Result<AllowedSigners, Error> {
+        let lines = if self.ledger_signers.is_empty() { fallback } else { &self.ledger_signers };
+        if lines.is_empty() {
+            return Err(invalid(FIELD, "nobody is named, here or by --ledger-signers, whose entries count"));
+        }
+        allowed(FIELD, &lines.join("\n"))
+    }
+}
+
+fn allowed(field: &'static str, lines: &str) -> Result<AllowedSigners, Error> {
+    AllowedSigners::parse(lines, &TimeZone::UTC).map_err(|errors| {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        invalid(field, &errors.join("; "))
+    })
 }
 
 fn duration(field: Option<DurationField>, default: Duration) -> Duration {

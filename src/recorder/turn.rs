@@ -52,6 +52,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Desk {
     context: Arc<Context>,
     own: (Namespace, ObjectName),
+    /// Who we are in claims of this repository.
+    holder: String,
     ledger: watch::Sender<Arc<ledger::State>>,
     interrupt: Arc<AtomicBool>,
     /// Deliveries that nobody has looked at.
@@ -115,6 +117,7 @@ impl Desk {
         interrupt: Arc<AtomicBool>,
     ) -> Self {
         Self {
+            holder: context.holder.clone().unwrap_or_default(),
             context,
             own,
             ledger,
@@ -192,6 +195,9 @@ impl Desk {
         self.sort_mail(world).await;
         let repository = world.repository(&self.own.0, &self.own.1).cloned();
         if let Some(repository) = &repository {
+            if self.context.holder.is_none() {
+                self.holder = repository.metadata.uid.clone().unwrap_or_default();
+            }
             self.look(repository).await;
         } else {
             self.book = None;
@@ -254,14 +260,14 @@ impl Desk {
             let Some(subject) = Subject::of(run) else { continue };
             match (world.side(run, &self.own), need) {
                 (Side::Ours, Need::Claim) if self.claims_in_store() => {
-                    let news = News::Claimed { holder: self.context.holder.clone(), commit: None };
+                    let news = News::Claimed { holder: self.holder.clone(), commit: None };
                     self.tell(run, &news).await;
                 }
                 (Side::Ours, Need::Claim) => {
                     jobs.push(Job { run: run.clone(), subject, result: None, late: false, delivery: None });
                 }
                 (Side::Ours, Need::Record) => {
-                    let entry = subject.clone().without_report(run, &self.context.holder, now);
+                    let entry = subject.clone().without_report(run, &self.holder, now);
                     let result = Some((Box::new(entry), String::new()));
                     jobs.push(Job { run: run.clone(), subject, result, late: false, delivery: None });
                 }
@@ -290,7 +296,7 @@ impl Desk {
             let ended = outgoing.delivery.report.ended_at.unwrap_or(now);
             let entry = subject.clone().result(
                 &outgoing.delivery.report,
-                &self.context.holder,
+                &self.holder,
                 outgoing.push.clone(),
                 None,
                 now,

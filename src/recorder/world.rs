@@ -23,10 +23,14 @@ pub(super) enum Seen {
     Repository(Box<Event<ConfigRepository>>),
 }
 
-/// Watches all three. An interrupted watch begins anew by itself.
-pub(super) fn watch(store: &dyn Objects) -> BoxStream<'static, Seen> {
-    fn one<K: Typed>(store: &dyn Objects, wrap: fn(Box<Event<K>>) -> Seen) -> BoxStream<'static, Seen> {
-        let events = objects::watch::<K>(store, None).filter_map(move |event| {
+/// Watches all three, in one namespace or all. An interrupted watch begins anew by itself.
+pub(super) fn watch(store: &dyn Objects, scope: Option<&Namespace>) -> BoxStream<'static, Seen> {
+    fn one<K: Typed>(
+        store: &dyn Objects,
+        scope: Option<&Namespace>,
+        wrap: fn(Box<Event<K>>) -> Seen,
+    ) -> BoxStream<'static, Seen> {
+        let events = objects::watch::<K>(store, scope.cloned()).filter_map(move |event| {
             if let Err(error) = &event {
                 tracing::warn!(error = error as &dyn std::error::Error, "a watch was interrupted");
             }
@@ -34,9 +38,12 @@ pub(super) fn watch(store: &dyn Objects) -> BoxStream<'static, Seen> {
         });
         events.boxed()
     }
-    let runs = one::<HarnessRun>(store, Seen::Run);
-    select_all([runs, one::<Session>(store, Seen::Session), one::<ConfigRepository>(store, Seen::Repository)])
-        .boxed()
+    select_all([
+        one::<HarnessRun>(store, scope, Seen::Run),
+        one::<Session>(store, scope, Seen::Session),
+        one::<ConfigRepository>(store, scope, Seen::Repository),
+    ])
+    .boxed()
 }
 
 /// The objects of one kind, by namespace and name.

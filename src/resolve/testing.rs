@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     kinds::agent::Preset,
-    ports::workloads::{Limit, Limits, PlaceSpec, RunKey},
+    ports::workloads::{Limit, Limits, PlaceSpec, PodWishes, RunKey},
 };
 
 /// The smallest resolved run.
@@ -41,5 +41,6 @@ pub(crate) fn place_spec() -> PlaceSpec {
         persistent_workspace: None,
         binds: vec![],
         image: None,
+        pod: PodWishes::default(),
     }
 }

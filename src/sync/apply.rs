@@ -1,14 +1,17 @@
 //! Carries a plan out: applies first, deletes last. One object's failure does not keep the others back.
 
+use std::sync::Arc;
+
 use futures::{StreamExt, stream};
 
 use super::{Context, Error};
 use crate::{
+    clock::Clock,
     kinds::{Object, ObjectId, meta},
     names::CommitId,
     plan::{Plan, Step},
     ports::objects::{self, Objects},
-    telemetry::{Audit, Decision, Verb, Who, metrics::Action},
+    telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who, metrics::Action},
 };
 
 /// Writes under way at once. Kinds that others refer to come first only in the order of their start: a reference that
@@ -42,11 +45,13 @@ pub(super) async fn apply(
     let (deletes, writes): (Vec<_>, Vec<_>) =
         plan.steps.into_iter().partition(|step| matches!(step, Step::Delete { .. }));
     let mut applied = Applied::default();
+    let hand = Hand::of(commit, context);
     for phase in [writes, deletes] {
-        let store = context.store.as_ref();
-        let mut outcomes = stream::iter(phase).map(|step| one(step, store)).buffered(CONCURRENCY);
-        while let Some((id, action, outcome)) = outcomes.next().await {
-            note(&id, action, &outcome, commit, context);
+        // whoever drops this stream keeps further steps from being begun; those under way end with their lines
+        let begin = |step| context.writes.spawn(hand.clone().carry_out(step));
+        let mut outcomes = stream::iter(phase).map(begin).buffered(CONCURRENCY);
+        while let Some(outcome) = outcomes.next().await {
+            let (id, action, outcome) = outcome.map_err(Error::Broken)?;
             match outcome {
                 Ok(()) if action == Action::Delete => applied.deleted += 1,
                 Ok(()) => applied.written.push(id),
@@ -60,33 +65,55 @@ pub(super) async fn apply(
     Ok(applied)
 }
 
-/// Tells the audit trail and the counters.
-fn note(
-    id: &ObjectId,
-    action: Action,
-    outcome: &Result<(), objects::Error>,
-    commit: Option<&CommitId>,
-    context: &Context,
-) {
-    let (decision, reason) = match outcome {
-        Ok(()) => (Decision::Allowed, "as the commit says".to_owned()),
-        Err(error) => (Decision::Failed, error.to_string()),
-    };
-    context.metrics.applied(id.kind, if outcome.is_ok() { action } else { Action::Refuse });
-    let line = Audit {
-        at: (context.clock)(),
-        who: commit.map_or(Who::Controller(meta::SYNCER), |commit| Who::Commit(commit.clone())),
-        verb: match action {
-            Action::Delete => Verb::Delete,
-            Action::Create => Verb::Create,
-            Action::Update | Action::Refuse => Verb::Update,
-        },
-        object: id.to_string(),
-        decision,
-        reason,
-    };
-    if let Err(error) = context.audit.record(&line) {
-        tracing::error!(error = &error as &dyn std::error::Error, "a line of the audit trail is lost");
+/// What one step needs, also when nobody waits for it any more.
+#[derive(Clone)]
+struct Hand {
+    store: objects::Store,
+    audit: Arc<AuditLog>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    who: Who,
+}
+
+impl Hand {
+    fn of(commit: Option<&CommitId>, context: &Context) -> Self {
+        Self {
+            store: context.store.clone(),
+            audit: context.audit.clone(),
+            metrics: context.metrics.clone(),
+            clock: context.clock.clone(),
+            who: commit.map_or(Who::Controller(meta::SYNCER), |commit| Who::Commit(commit.clone())),
+        }
+    }
+
+    async fn carry_out(self, step: Step) -> (ObjectId, Action, Result<(), objects::Error>) {
+        let (id, action, outcome) = one(step, self.store.as_ref()).await;
+        self.note(&id, action, &outcome);
+        (id, action, outcome)
+    }
+
+    /// Tells the audit trail and the counters.
+    fn note(self, id: &ObjectId, action: Action, outcome: &Result<(), objects::Error>) {
+        let (decision, reason) = match outcome {
+            Ok(()) => (Decision::Allowed, "as the commit says".to_owned()),
+            Err(error) => (Decision::Failed, error.to_string()),
+        };
+        self.metrics.applied(id.kind, if outcome.is_ok() { action } else { Action::Refuse });
+        let line = Audit {
+            at: (self.clock)(),
+            who: self.who,
+            verb: match action {
+                Action::Delete => Verb::Delete,
+                Action::Create => Verb::Create,
+                Action::Update | Action::Refuse => Verb::Update,
+            },
+            object: id.to_string(),
+            decision,
+            reason,
+        };
+        if let Err(error) = self.audit.record(&line) {
+            tracing::error!(error = &error as &dyn std::error::Error, "a line of the audit trail is lost");
+        }
     }
 }
 

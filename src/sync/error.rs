@@ -38,6 +38,9 @@ pub enum Error {
     /// The spec cannot be used.
     #[error("{0}")]
     Spec(String),
+    /// A write broke off: a bug.
+    #[error("a write broke off")]
+    Broken(#[source] tokio::task::JoinError),
     /// A status cannot be written as JSON.
     #[error("failed to compose the status")]
     Status(#[source] serde_json::Error),
@@ -52,7 +55,7 @@ impl Error {
             Self::Remote(source) => source.class(),
             Self::Objects { source, .. } => source.class(),
             Self::Namespaces(_) | Self::Spec(_) => Class::Invalid,
-            Self::Status(_) => Class::Bug,
+            Self::Status(_) | Self::Broken(_) => Class::Bug,
         }
     }
 
@@ -65,10 +68,31 @@ impl Error {
             } => Reason::AuthenticationFailed,
             Self::Git { source: git::Error::LimitExceeded { .. }, .. } => Reason::LimitExceeded,
             Self::Remote(RemoteError::Secret(secrets::Error::NotFound { .. })) => Reason::SecretNotFound,
+            // that the store of Secrets is away says nothing of the Secret
+            Self::Remote(RemoteError::Secret(secrets::Error::Unavailable(_))) => Reason::FetchFailed,
             Self::Git { .. } | Self::Status(_) | Self::Remote(RemoteError::Git(_)) => Reason::FetchFailed,
             Self::Remote(_) => Reason::SecretNotAllowed,
-            Self::Objects { .. } => Reason::Progressing,
+            Self::Objects { .. } | Self::Broken(_) => Reason::Progressing,
             Self::Namespaces(_) | Self::Spec(_) => Reason::InvalidSpec,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_of_secrets_that_is_away_says_nothing_of_the_secret() {
+        let of = |error| Error::Remote(RemoteError::Secret(error));
+        let (namespace, name) = ("team".parse().unwrap(), "pull".parse().unwrap());
+        let cases = [
+            (secrets::Error::Unavailable("away".into()), Reason::FetchFailed, Class::Transient),
+            (secrets::Error::NotFound { namespace, name }, Reason::SecretNotFound, Class::Invalid),
+        ];
+        for (error, reason, class) in cases {
+            let error = of(error);
+            assert_eq!((error.reason(), error.class()), (reason, class), "{error:?}");
         }
     }
 }

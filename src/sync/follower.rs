@@ -159,7 +159,7 @@ impl Follower {
             return Ok(end);
         }
         self.learn_ledger().await;
-        let scope = scope(round.repository)?;
+        let scope = scope(round.repository)?.limited_to(round.context.scope.clone());
         let desired = self.source.read(commit, &reading, scope.clone()).await;
         let desired = desired.map_err(|source| Error::Git { what: "read the repository", source })?;
         self.enforce(commit, reading, desired, &scope, round).await

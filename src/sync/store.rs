@@ -21,7 +21,7 @@ use crate::{
 pub(super) async fn live(scope: &Scope, context: &Context) -> Result<Live, Error> {
     let mut objects: Vec<(Kind, Object)> = Vec::new();
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::ConfigRepository) {
-        let listed = context.store.list(kind, None).await;
+        let listed = context.store.list(kind, scope.single()).await;
         let listed =
             listed.map_err(|source| Error::Objects { what: format!("list {kind} objects"), source })?;
         let allowed = |object: &Object| {

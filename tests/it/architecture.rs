@@ -22,14 +22,15 @@ const LAYERS: [&[&str]; 5] = [
 const WOVEN: [usize; 2] = [0, 1];
 
 /// Modules of one layer that may use another one of it: user (a module, or one file of it), used, why.
-const NEIGHBOURS: [(&str, &str, &str); 7] = [
+const NEIGHBOURS: [(&str, &str, &str); 8] = [
     ("harness", "git", "the sidecar clones the workspace and bundles the agent's commits"),
     ("harness", "proxy", "without a cluster, the sidecar is the proxy of its own run"),
     ("harness", "shim", "the sidecar speaks the shim's protocol"),
-    ("embedded/workloads", "git", "a Secret is resolved for the host of the repository it is sent to"),
     ("kubernetes/callers", "proxy", "the callers of a cluster's proxy are pods, which the API server knows"),
     ("proxy/gateway", "git", "clones are passed on to a repository with its credential"),
     ("embedded/workloads", "harness", "a place is a sidecar process, addressed by its protocol"),
+    ("kubernetes/workloads", "harness", "a place is a pod with a sidecar, addressed by its protocol"),
+    ("kubernetes/workloads", "proxy", "a pod is told where the cluster's proxy is"),
 ];
 
 /// What the pure layers may not name, and why.

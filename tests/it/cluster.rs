@@ -29,7 +29,10 @@ use ostler::schema;
 use tokio::sync::{Mutex, OnceCell};
 
 use self::authority::Authority;
-pub(crate) use self::{audit::AuditLine, server::Server};
+pub(crate) use self::{
+    audit::{AuditLine, object_writes},
+    server::{Server, eventually},
+};
 
 /// Whoever is in this group may do anything.
 const MASTERS: &str = "system:masters";

@@ -5,6 +5,7 @@ mod faults;
 mod objects;
 mod proxy;
 mod same;
+mod workloads;
 
 use std::{path::Path, sync::Arc};
 

@@ -27,6 +27,7 @@ mod objects;
 mod offline;
 mod plan;
 mod recorder;
+mod roles;
 mod scenarios;
 mod servers;
 mod verbs;

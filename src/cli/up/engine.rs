@@ -11,7 +11,7 @@ use crate::{
     kubernetes::{
         access::KubeAccess,
         client::{self, Target},
-        lease::Lease,
+        lease::{Fence, Lease},
         objects::KubeObjects,
         secrets::KubeSecrets,
     },
@@ -44,8 +44,11 @@ pub(super) async fn open(args: &UpArgs, namespace: Namespace, state: &StateFolde
     let client = client::connect(&target).await.map_err(|e| Error::setup("reach the cluster", e))?;
     client::check_crds(&client).await.map_err(|e| Error::setup("use the cluster's CRDs", e))?;
     let identity = state.holder().to_string();
-    let lease = Lease::take(client.clone(), namespace.as_str(), LEASE, &identity);
+    let fence = Fence::default();
+    let lease = Lease::take(client, namespace.as_str(), LEASE, &identity, fence.clone());
     let lease = lease.await.map_err(|e| Error::setup("become the only one", e))?;
+    let client = client::connect_behind(&target, &fence).await;
+    let client = client.map_err(|e| Error::setup("reach the cluster", e))?;
     let secrets: Arc<dyn Secrets> = match args.secrets {
         Some(_) => folder(args, layout)?,
         None => Arc::new(KubeSecrets::new(client.clone())),

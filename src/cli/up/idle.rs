@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::roles::Roles;
 use crate::{
+    cli::roles::asked_to_end,
     kinds::{
         HarnessRun, Kind, Phase, Reason,
         condition::{self, types},
@@ -144,7 +145,7 @@ pub(super) async fn wait(roles: &Roles, timeout: Duration, stop: &CancellationTo
     let interrupted = || Ended { code: ExitCode::from(2), text: String::new() };
     let outcome = tokio::select! {
         ended = tokio::time::timeout(timeout, settled(roles)) => ended,
-        () = super::shutdown_signal() => return interrupted(),
+        () = asked_to_end() => return interrupted(),
         () = roles.displaced() => return displaced(),
         () = stop.cancelled() => return interrupted(),
     };

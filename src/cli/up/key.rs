@@ -1,11 +1,9 @@
-//! The key that signs results, and whose signatures count.
+//! The key that signs results.
 
 use std::path::{Path, PathBuf};
 
-use jiff::tz::TimeZone;
-
 use super::{Error, state_folder::config_folder};
-use crate::git::{sign::SigningKey, signers::AllowedSigners};
+use crate::git::sign::SigningKey;
 
 /// The default key's file in the user's config folder; its public half stands beside it as `.pub`.
 pub(super) const KEY: &str = "signing_key";
@@ -30,14 +28,4 @@ pub(super) fn signing(named: Option<&Path>) -> Result<SigningKey, Error> {
     std::fs::write(&public_path, format!("{public}\n"))
         .map_err(|e| Error::setup(format!("write {}", public_path.display()), e))?;
     Ok(key)
-}
-
-/// Reads an `allowed_signers` file.
-pub(super) fn signers(path: &Path) -> Result<AllowedSigners, Error> {
-    let named = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| Error::setup(format!("read {named}"), e))?;
-    AllowedSigners::parse(&text, &TimeZone::system()).map_err(|errors| {
-        let errors: Vec<String> = errors.iter().map(|e| format!("{named}:{e}")).collect();
-        Error::setup(format!("read the signers in {named}"), errors.join("\n"))
-    })
 }

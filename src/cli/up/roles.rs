@@ -17,21 +17,20 @@ use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Error, UpArgs,
     callers::Callers,
     clock,
     engine::{self, Engine},
-    key,
-    ledgers::Ledgers,
-    places,
+    key, places,
     state_folder::{Layout, StateFolder},
 };
 use crate::{
     api,
     cache::Caches,
+    cli::roles::{controller::control, ledgers::Ledgers, signers},
     controllers,
     embedded::{
         access::{EmbeddedAccess, Scope},
@@ -126,6 +125,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     caches: Caches,
     layout: Layout,
+    scope: Option<Namespace>,
     stop: CancellationToken,
 }
 
@@ -158,6 +158,7 @@ pub(super) async fn start(
         store: store.clone(),
         caches: caches.clone(),
         layout: layout.clone(),
+        scope: scope.clone(),
         stop: stop.clone(),
     };
     let ledgers = ledgers(args, state, &shared)?;
@@ -179,9 +180,7 @@ pub(super) async fn start(
         shared.metrics.clone(),
         clock(),
     );
-    tasks.spawn(controllers::census::control(context.clone(), stop.clone().cancelled_owned()));
-    tasks.spawn(controllers::session::control(context.clone(), stop.clone().cancelled_owned()));
-    tasks.spawn(controllers::run::control(context.clone(), stop.clone().cancelled_owned()));
+    control(&context, true, &stop, &mut tasks);
     let socket = embedded_objects::serve(&layout.socket(), store.clone());
     let socket = socket.map_err(|e| Error::setup("serve the store's socket", e))?;
     let api_token = layout.api_token();
@@ -209,7 +208,8 @@ fn ledgers(args: &UpArgs, state: &StateFolder, shared: &Shared) -> Result<Arc<Le
         store: shared.store.clone(),
         secrets: shared.secrets.clone(),
         key: Arc::new(key::signing(args.signing_key.as_deref())?),
-        holder: state.holder().to_string(),
+        holder: Some(state.holder().to_string()),
+        scope: shared.scope.clone(),
         folder: shared.layout.mirrors(),
         clock: clock(),
         audit: shared.audit.clone(),
@@ -220,15 +220,10 @@ fn ledgers(args: &UpArgs, state: &StateFolder, shared: &Shared) -> Result<Arc<Le
 
 /// Takes results in, on a socket that only this user may reach.
 fn intake(shared: &Shared, ledgers: &Arc<Ledgers>, tasks: &mut JoinSet<()>) -> Result<(), Error> {
-    let ledgers = ledgers.clone();
-    let deliver: api::Deliver = Arc::new(move |delivery| {
-        let ledgers = ledgers.clone();
-        Box::pin(async move { ledgers.deliver(delivery).await })
-    });
     let access: Arc<dyn Access> = shared.access.clone();
     let intake = api::Intake::new(
         access,
-        deliver,
+        ledgers.deliver_to(),
         shared.layout.spool(),
         shared.audit.clone(),
         shared.metrics.clone(),
@@ -335,14 +330,16 @@ fn syncers(
     let context = sync::Context {
         store: shared.store.clone(),
         caches: shared.caches.clone(),
+        scope: shared.scope.clone(),
         secrets: shared.secrets.clone(),
         mirrors: shared.layout.mirrors(),
-        signers: args.signers.as_deref().map(key::signers).transpose()?,
+        signers: args.signers.as_deref().map(signers).transpose()?,
         clock: clock(),
         ledgers: Arc::new(move |repository| ledgers.follow(repository)),
         audit: shared.audit.clone(),
         metrics: shared.metrics.clone(),
         progress: progress.clone(),
+        writes: TaskTracker::new(),
     };
     tasks.spawn(sync::control(Arc::new(context), shared.stop.clone().cancelled_owned()));
     Ok(progress)

@@ -14,7 +14,7 @@ use crate::{
         condition::{self, types},
         config_repository::ClaimMode,
     },
-    ports::workloads::Place,
+    ports::workloads::{Place, RunKey},
     resolve::{
         self, World,
         record::{Record, record_of},
@@ -26,11 +26,25 @@ pub(super) async fn place(run: &HarnessRun, context: &Context) -> Result<Option<
     let Some(uid) = run.uid().and_then(|uid| uid.parse().ok()) else {
         return Err(Error::NotStored(run.name_any()));
     };
-    context
-        .workloads
-        .observe(&uid)
-        .await
-        .map_err(|source| Error::Workloads { what: "observe the place", source })
+    let seen = context.workloads.observe(&uid).await;
+    let seen = seen.map_err(|source| Error::Workloads { what: "observe the place", source })?;
+    if seen.is_some() || !is_missed(run) {
+        return Ok(seen);
+    }
+    let (Ok(namespace), Ok(name)) = (run.namespace().unwrap_or_default().parse(), run.name_any().parse())
+    else {
+        return Err(Error::NotStored(run.name_any()));
+    };
+    let found = context.workloads.find(&RunKey { namespace, name, uid }).await;
+    found.map_err(|source| Error::Workloads { what: "find the place", source })
+}
+
+/// True when a place that is not seen would be a place that vanished: a cache that lags must not decide that.
+fn is_missed(run: &HarnessRun) -> bool {
+    run.status.as_ref().is_some_and(|status| {
+        let over = status.phase.is_some_and(Phase::is_terminal) || status.result.is_some();
+        status.place.is_some() && !over
+    })
 }
 
 /// Puts together what a decision needs. Reads caches only.

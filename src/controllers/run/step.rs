@@ -2,12 +2,15 @@
 //!
 //! Each step is decided from what is *stored*, so that a crash after any effect leads back to the same decision.
 
+mod place;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use self::place::{observe_place, with_place};
 use super::status::{Standing, stand};
 use crate::{
     kinds::{
@@ -16,7 +19,7 @@ use crate::{
         harness_run::{Claim, HarnessRunStatus},
         meta,
     },
-    ports::workloads::{NamedPolicy, Place, PlaceSpec, Stage, StopReason},
+    ports::workloads::{NamedPolicy, Place, PlaceSpec, StopReason},
     resolve::Missing,
 };
 
@@ -212,78 +215,6 @@ fn claimed(observed: &Observed<'_>, step: &mut Step) {
         Err(missing) => {
             let standing = Standing::new(Phase::Pending, missing.reason, &missing.message);
             stand_now(observed, step, &standing);
-        }
-    }
-}
-
-fn with_place(observed: &Observed<'_>, place: &Place, step: &mut Step) {
-    if place.stage == Stage::Vanished {
-        let lost = Standing::new(
-            Phase::Lost,
-            Reason::ResultUnavailable,
-            "the place's processes are gone and left no result",
-        );
-        return finish(observed, step, &lost);
-    }
-    let stored = step.status.place.as_ref().is_some_and(|seen| seen.uid == place.uid.as_str());
-    if stored && !place.confirmed {
-        step.effects.push(Effect::Confirm);
-    }
-    if let Some(reason) = stop_wanted(observed.run)
-        && place.stage < Stage::Collecting
-    {
-        step.effects.push(Effect::Stop(reason));
-    }
-    if let Ok(spec) = &observed.resolved
-        && place.stage < Stage::Collecting
-        && place.policies != spec.egress
-    {
-        step.effects.push(Effect::UpdateEgress(spec.egress.clone()));
-    }
-    observe_place(observed, place, step);
-    let standing = match place.stage {
-        Stage::Created => Standing::new(Phase::Starting, Reason::PlaceRequested, ""),
-        Stage::Preparing => Standing::new(Phase::Starting, Reason::PreparingWorkspace, ""),
-        Stage::Running => Standing::new(Phase::Running, Reason::AgentRunning, ""),
-        Stage::Collecting => Standing::new(Phase::Collecting, Reason::CollectingResult, ""),
-        Stage::Delivering | Stage::Released | Stage::Vanished => {
-            Standing::new(Phase::Collecting, Reason::RecordingResult, "")
-        }
-    };
-    stand_now(observed, step, &standing);
-}
-
-/// Copies what the place knows into the status.
-fn observe_place(observed: &Observed<'_>, place: &Place, step: &mut Step) {
-    let first = step.status.place.is_none();
-    step.status.place = Some(crate::kinds::harness_run::PlaceRef {
-        uid: place.uid.to_string(),
-        name: place.name.clone(),
-        node: place.node.clone(),
-    });
-    step.status.start_time = place.started_at.map(Time);
-    let startup = step.status.startup.get_or_insert_default();
-    if first {
-        let since =
-            step.status.claim.as_ref().and_then(|c| c.requested_at.as_ref()).map_or(observed.now, |t| t.0);
-        let claimed = startup.claimed_ms.unwrap_or_default();
-        startup.placed_ms = Some((millis(since, observed.now) - claimed).max(0));
-    }
-    startup.egress_proven_ms = place.startup.egress_proven_ms;
-    startup.cloned_ms = place.startup.cloned_ms;
-    startup.first_output_ms = place.startup.first_output_ms;
-    if place.egress != crate::kinds::harness_run::EgressSeen::default() {
-        step.status.egress = Some(place.egress.clone());
-    }
-    if let Some(proof) = &place.egress_proven {
-        set(observed, step, types::EGRESS_PROVEN, State::True, Reason::EgressProven, proof);
-    }
-    match place.limits_not_enforced.as_deref() {
-        None => {}
-        Some([]) => set(observed, step, types::LIMITS_ENFORCED, State::True, Reason::LimitsEnforced, ""),
-        Some(missing) => {
-            let message = format!("not enforced on this machine: {}", missing.join(", "));
-            set(observed, step, types::LIMITS_ENFORCED, State::False, Reason::LimitsNotEnforced, &message);
         }
     }
 }

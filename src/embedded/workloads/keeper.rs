@@ -15,12 +15,12 @@ use tokio::{
 use super::{
     Shared,
     observe::{needs_keeper, seen_stage},
-    secrets,
 };
 use crate::{
     harness::{
-        control::{self, Notice, Request},
+        control::{self, Notice, Request, Value},
         place::Folder,
+        secrets,
     },
     ports::workloads::{PlaceSpec, Stage},
 };
@@ -119,7 +119,10 @@ impl Task {
 
     /// Gives the sidecar its secrets. One that is gone for good ends the run; one that is out of reach is asked for again.
     async fn provide(&self, shared: &Shared) -> io::Result<()> {
-        let request = secrets::request(&shared.options, &self.spec).await.map_err(io::Error::other)?;
+        let token = (shared.options.tokens)(&self.spec.run).map_err(io::Error::other)?;
+        let sidecar = secrets::Sidecar::OnMachine(Value::from(&token));
+        let request = secrets::request(&*shared.options.secrets, &self.spec, sidecar).await;
+        let request = request.map_err(io::Error::other)?;
         control::ask(&self.folder.control(), &request).await
     }
 }

@@ -41,6 +41,8 @@ pub(super) fn observed(folder: &Folder) -> io::Result<Place> {
         name,
         node,
         stage,
+        begun: true,
+        trouble: None,
         confirmed: folder.is_confirmed(),
         started_at: None,
         ended_at: None,

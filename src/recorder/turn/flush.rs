@@ -54,7 +54,7 @@ impl Desk {
             settings,
             key: book.key.clone(),
             clock: self.context.clock.clone(),
-            holder: self.context.holder.clone(),
+            holder: self.holder.clone(),
         };
         let (branch, done) = tokio::task::spawn_blocking(move || {
             let done = work(&mut branch, &tools);
@@ -119,7 +119,7 @@ impl Desk {
         let result = job.result.map(|(entry, _)| entry);
         let news = match (verdict, result) {
             (write::Verdict::Stands { commit }, Some(entry)) if job.late => News::Late { entry, commit },
-            (verdict, result) => News::of(verdict, &job.subject.uid, &self.context.holder, result),
+            (verdict, result) => News::of(verdict, &job.subject.uid, &self.holder, result),
         };
         self.context.audit(verb, &name(&job.run), decision, &news.to_string());
         // A late result in doubt does not take back what is recorded.

@@ -1,6 +1,9 @@
 //! Opening and reading the ledger, and saying what it is.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
@@ -88,6 +91,10 @@ impl Desk {
     }
 
     pub(super) async fn failed(&mut self, repository: &ConfigRepository, error: &Error) {
+        if self.interrupt.load(Ordering::Relaxed) {
+            // we broke it off ourselves: that says nothing of the ledger
+            return;
+        }
         let text = Chain(error).to_string();
         tracing::warn!(repository = %self.own.1, error = text, "the ledger cannot be read or written");
         self.failures = self.failures.saturating_add(1);

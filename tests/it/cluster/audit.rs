@@ -1,6 +1,6 @@
 //! The audit log of the API server: one JSON object a line.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
@@ -54,10 +54,37 @@ impl AuditLine {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
 
+    /// Whether it asked for a change of an object that people see: leases, events and reviews are counted apart.
+    pub(crate) fn is_object_write(&self) -> bool {
+        let apart = ["leases", "events", "tokenreviews", "subjectaccessreviews", "selfsubjectaccessreviews"];
+        self.is_write() && !apart.contains(&self.object_ref.resource.as_str())
+    }
+
+    /// Whether one of these users asked, by name.
+    pub(crate) fn is_of(&self, users: &[&str]) -> bool {
+        users.contains(&self.user.username.as_str())
+    }
+
+    /// Verb and kind of object: `patch harnessruns/status`.
+    pub(crate) fn what(&self) -> String {
+        let ObjectRef { resource, subresource, .. } = &self.object_ref;
+        let slash = if subresource.is_empty() { "" } else { "/" };
+        format!("{} {resource}{slash}{subresource}", self.verb)
+    }
+
     /// The HTTP status of the answer; 0 if there was none.
     pub(crate) fn code(&self) -> u16 {
         self.response_status.as_ref().map_or(0, |status| status.code)
     }
+}
+
+/// How many writes of each kind of object these users made, by `verb resource/subresource`; those that were refused, too.
+pub(crate) fn object_writes(lines: &[AuditLine], users: &[&str]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.is_of(users) && line.is_object_write()) {
+        *counts.entry(line.what()).or_default() += 1;
+    }
+    counts
 }
 
 /// Every whole line of the log; none, if there is no log yet.

@@ -23,7 +23,7 @@ use ostler::{
     ports::{
         Workloads,
         secrets::{Error as SecretError, SecretData, SecretUse, Secrets},
-        workloads::{Limit, Limits, Place, PlaceSpec, RunKey, Stage},
+        workloads::{Limit, Limits, Place, PlaceSpec, PodWishes, RunKey, Stage},
     },
     report::{REPORT, Report},
 };
@@ -349,6 +349,7 @@ pub(crate) fn command(command: &[&str]) -> PlaceSpec {
         persistent_workspace: None,
         binds: vec![],
         image: None,
+        pod: PodWishes::default(),
     }
 }
 

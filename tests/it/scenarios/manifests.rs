@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 /// In a script: waits until the test opens the gate.
-pub(super) const GATE: &str =
+pub(crate) const GATE: &str =
     "mkfifo /tmp/gate.new && mv /tmp/gate.new /tmp/gate && read -r word </tmp/gate\n";
 
 /// In a script: works until somebody ends it.
-pub(super) const SLEEP: &str = "exec sleep 600\n";
+pub(crate) const SLEEP: &str = "exec sleep 600\n";
 
 /// An object.
-pub(super) fn manifest(kind: &str, name: &str, spec: &Value) -> String {
+pub(crate) fn manifest(kind: &str, name: &str, spec: &Value) -> String {
     let object =
         json!({"apiVersion": "ostler.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
     serde_json::to_string_pretty(&object).unwrap() + "\n"
@@ -18,12 +18,12 @@ pub(super) fn manifest(kind: &str, name: &str, spec: &Value) -> String {
 
 /// The agent `shell`: each start leaves a line in the file `STARTS`, in a commit of its own; then the prompt is executed as
 /// a script.
-pub(super) fn shell() -> String {
+pub(crate) fn shell() -> String {
     agent("shell", &json!({}))
 }
 
 /// The same under another name and with more in its spec.
-pub(super) fn agent(name: &str, more: &Value) -> String {
+pub(crate) fn agent(name: &str, more: &Value) -> String {
     let start = "date +%s.%N >>STARTS && git add STARTS && git commit --quiet -m start && \
         exec sh -eu \"$OSTLER_PROMPT_FILE\"";
     let person = |variable: &str, value: &str| json!({"name": format!("GIT_{variable}"), "value": value});
@@ -40,24 +40,24 @@ pub(super) fn agent(name: &str, more: &Value) -> String {
 }
 
 /// The session `work` on a code repository.
-pub(super) fn session(url: &str) -> String {
+pub(crate) fn session(url: &str) -> String {
     session_with(url, &json!({}))
 }
 
 /// The same with more in its spec.
-pub(super) fn session_with(url: &str, more: &Value) -> String {
+pub(crate) fn session_with(url: &str, more: &Value) -> String {
     let mut spec = json!({"agentRef": {"name": "shell"}, "repository": {"url": url}});
     merge(&mut spec, more);
     manifest("Session", "work", &spec)
 }
 
 /// A run of session `work` that executes a script and has its commits pushed.
-pub(super) fn run(name: &str, script: &str) -> String {
+pub(crate) fn run(name: &str, script: &str) -> String {
     run_with(name, script, &json!({}))
 }
 
 /// The same with more in its spec.
-pub(super) fn run_with(name: &str, script: &str, more: &Value) -> String {
+pub(crate) fn run_with(name: &str, script: &str, more: &Value) -> String {
     let mut spec =
         json!({"sessionRef": {"name": "work"}, "task": {"prompt": script}, "result": {"push": {}}});
     merge(&mut spec, more);
@@ -65,12 +65,12 @@ pub(super) fn run_with(name: &str, script: &str, more: &Value) -> String {
 }
 
 /// A script that writes a file and commits it.
-pub(super) fn commits(file: &str, text: &str) -> String {
+pub(crate) fn commits(file: &str, text: &str) -> String {
     format!("echo {text} >{file}\ngit add {file}\ngit commit --quiet -m {file}\n")
 }
 
 /// A Secret.
-pub(super) fn secret(name: &str, purpose: &str, host: Option<&str>, data: &Value) -> String {
+pub(crate) fn secret(name: &str, purpose: &str, host: Option<&str>, data: &Value) -> String {
     let mut annotations = json!({"ostler.dev/use": purpose});
     if let Some(host) = host {
         annotations["ostler.dev/hosts"] = host.into();

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::world::PATIENCE;
 
 /// A running `ostler up`; dropped, it is asked to end.
-pub(super) struct Up {
+pub(crate) struct Up {
     child: Child,
     said: Arc<Said>,
     readers: Vec<JoinHandle<()>>,
@@ -22,11 +22,11 @@ pub(super) struct Up {
 
 /// How it ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// Its exit code; `None`: a signal.
-    pub(super) code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// All that it wrote, both streams.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 #[derive(Default)]
@@ -44,7 +44,7 @@ struct Heard {
 }
 
 impl Up {
-    pub(super) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = Arc::new(Said::default());
@@ -58,7 +58,7 @@ impl Up {
     }
 
     /// Waits for a line of progress, among those so far too.
-    pub(super) fn line(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn line(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + PATIENCE;
         let mut heard = self.said.heard.lock().unwrap();
         loop {
@@ -74,29 +74,29 @@ impl Up {
     }
 
     /// All that it wrote so far.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.said.heard.lock().unwrap().lines.join("\n")
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
     /// Kills it with SIGKILL.
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks it to end (SIGTERM), and waits until it has.
-    pub(super) fn stop(self) -> Ended {
+    pub(crate) fn stop(self) -> Ended {
         kill_process(self.pid(), Signal::TERM).unwrap();
         self.end()
     }
 
     /// Waits until it ends by itself.
-    pub(super) fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         let text = self.said.whole();
         let text = text.unwrap_or_else(|text| panic!("it does not end; it said:\n{text}"));
         for reader in self.readers.drain(..) {

@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::kinds::harness_run::{Claim, PlaceRef, ResultRef};
+use crate::{
+    kinds::harness_run::{Claim, PlaceRef, ResultRef},
+    ports::workloads::{Stage, Trouble},
+};
 
 const NOW: i64 = 1_000_000;
 
@@ -48,6 +51,8 @@ fn place(stage: Stage) -> Place {
         name: "p".into(),
         node: None,
         stage,
+        begun: true,
+        trouble: None,
         confirmed: false,
         started_at: (stage >= Stage::Running).then(|| at(NOW - 5)),
         ended_at: (stage >= Stage::Collecting).then(|| at(NOW - 1)),
@@ -182,6 +187,73 @@ fn stop_and_deletion_reach_the_agent_or_the_standing() {
     deleted.metadata.deletion_timestamp = Some(Time(at(NOW)));
     let running = step(&Observed { place: Some(place(Stage::Running)), ..observed(&deleted) });
     assert!(running.effects.contains(&Effect::Stop(StopReason::Removed)));
+}
+
+#[test]
+fn trouble_is_told_and_ends_a_run_only_when_no_result_will_come() {
+    let mut run = run();
+    claimed(&mut run);
+    let troubled = |stage, ends| {
+        let message = "0/3 nodes".to_owned();
+        let trouble = Some(Trouble { reason: Reason::Unschedulable, message, ends });
+        Some(Place { trouble, ..place(stage) })
+    };
+    let waits = step(&Observed { place: troubled(Stage::Created, None), ..observed(&run) });
+    assert_eq!(standing(&waits), (Phase::Starting, Reason::Unschedulable));
+    assert_eq!(waits.status.message.as_deref(), Some("0/3 nodes"));
+    assert!(waits.again.is_some(), "how long it lasts may decide");
+    let runs = step(&Observed { place: troubled(Stage::Running, None), ..observed(&run) });
+    assert_eq!(standing(&runs), (Phase::Running, Reason::AgentRunning));
+    assert_eq!(runs.status.message.as_deref(), Some("0/3 nodes"));
+
+    for phase in [Phase::Failed, Phase::Lost] {
+        let ends = step(&Observed { place: troubled(Stage::Vanished, Some(phase)), ..observed(&run) });
+        assert_eq!(standing(&ends), (phase, Reason::Unschedulable));
+    }
+    claimed(&mut run).result = Some(ResultRef {
+        commit: None,
+        path: None,
+        outcome: Phase::Failed,
+        reason: Reason::OutOfMemory,
+        message: None,
+    });
+    let recorded = step(&Observed { place: troubled(Stage::Vanished, Some(Phase::Lost)), ..observed(&run) });
+    assert_eq!(standing(&recorded), (Phase::Failed, Reason::OutOfMemory), "the result is worth more");
+}
+
+#[test]
+fn a_place_that_never_began_is_stopped_without_its_sidecar() {
+    let mut stopped = run();
+    stopped.spec.stop = Some(true);
+    claimed(&mut stopped);
+    let waiting = Some(Place { begun: false, ..place(Stage::Created) });
+    let first = step(&Observed { place: waiting.clone(), ..observed(&stopped) });
+    assert_eq!(standing(&first), (Phase::Stopped, Reason::StopRequested));
+    assert!(first.effects.is_empty(), "the place stays until the phase is stored");
+    stopped.status = Some(first.status);
+    assert_eq!(step(&Observed { place: waiting, ..observed(&stopped) }).effects, [Effect::RemovePlace]);
+}
+
+#[test]
+fn a_place_never_goes_back_in_the_eyes_of_who_has_just_begun_to_look() {
+    let mut run = run();
+    claimed(&mut run);
+    let stages = [Stage::Created, Stage::Preparing, Stage::Running, Stage::Collecting, Stage::Delivering];
+    for (told, known) in stages.iter().enumerate() {
+        claimed(&mut run);
+        run.status = Some(step(&Observed { place: Some(place(*known)), ..observed(&run) }).status);
+        for earlier in &stages[..told] {
+            let unheard = Place { policies: vec![], confirmed: true, ..place(*earlier) };
+            let policy = NamedPolicy {
+                name: "new".into(),
+                spec: crate::kinds::egress_policy::EgressPolicySpec::default(),
+            };
+            let resolved = Ok(PlaceSpec { egress: vec![policy], ..spec() });
+            let again = step(&Observed { place: Some(unheard), resolved, ..observed(&run) });
+            assert_eq!(Some(&again.status), run.status.as_ref(), "{known:?}, then {earlier:?}");
+            assert!(again.effects.is_empty(), "{known:?}, then {earlier:?}");
+        }
+    }
 }
 
 #[test]

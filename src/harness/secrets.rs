@@ -1,33 +1,43 @@
 //! Resolves the secrets of a run, for its sidecar.
 
-use super::Options;
+use super::control::{Denied, GitSecret, Given, Request, Value};
 use crate::{
-    harness::control::{Denied, GitSecret, Given, Request, Value},
     kinds::Reason,
     ports::{
+        Secrets,
         secrets::{Error as SecretError, SecretData, SecretUse},
         workloads::{Checkout, ContextContent, Error, PlaceSpec, SecretKey},
     },
 };
 
+/// Whose sidecar it is.
+#[derive(Debug)]
+pub enum Sidecar {
+    /// One on this machine. It clones by itself, and knows the recorder by this token.
+    OnMachine(Value),
+    /// One in a pod. The cluster makes its tokens, and the proxy has the credentials of repositories.
+    InPod,
+}
+
 /// What a sidecar is brought: the run's secrets, or why there are none, and its token in either case.
 ///
 /// # Errors
 /// When they are out of reach for now.
-pub(super) async fn request(options: &Options, spec: &PlaceSpec) -> Result<Request, Error> {
-    let values = match values(options, spec).await {
+pub async fn request(secrets: &dyn Secrets, spec: &PlaceSpec, sidecar: Sidecar) -> Result<Request, Error> {
+    let values = match values(secrets, spec).await {
         Ok(values) => Ok(values),
         Err(Error::Refused { reason, message, .. }) => Err((reason, message)),
         Err(error) => return Err(error),
     };
-    let token = (options.tokens)(&spec.run).map_err(|source| Error::Unavailable {
-        run: spec.run.clone(),
-        what: "make its token",
-        source,
-    })?;
-    let token = Some(Value::from(&token));
+    let (token, clones) = match sidecar {
+        Sidecar::OnMachine(token) => (Some(token), true),
+        Sidecar::InPod => (None, false),
+    };
     Ok(match values {
-        Ok(Values { git, env, files }) => Request::Provide(Box::new(Given { token, git, env, files })),
+        Ok(Values { git, env, files }) => {
+            let git = if clones { git } else { Vec::new() };
+            Request::Provide(Box::new(Given { token, git, env, files }))
+        }
         Err((reason, message)) => Request::Deny(Box::new(Denied { token, reason, message })),
     })
 }
@@ -36,8 +46,8 @@ pub(super) async fn request(options: &Options, spec: &PlaceSpec) -> Result<Reque
 ///
 /// # Errors
 /// As for their use: refused, or out of reach.
-pub(super) async fn check(options: &Options, spec: &PlaceSpec) -> Result<(), Error> {
-    values(options, spec).await.map(drop)
+pub async fn check(secrets: &dyn Secrets, spec: &PlaceSpec) -> Result<(), Error> {
+    values(secrets, spec).await.map(drop)
 }
 
 struct Values {
@@ -47,7 +57,7 @@ struct Values {
 }
 
 /// All secrets that the run names, each for its use and host.
-async fn values(options: &Options, spec: &PlaceSpec) -> Result<Values, Error> {
+async fn values(secrets: &dyn Secrets, spec: &PlaceSpec) -> Result<Values, Error> {
     let mut git: Vec<GitSecret> = Vec::new();
     for checkout in checkouts(spec) {
         let Some(secret) = &checkout.secret else { continue };
@@ -59,14 +69,14 @@ async fn values(options: &Options, spec: &PlaceSpec) -> Result<Values, Error> {
             reason: Reason::InvalidSpec,
             message,
         })?;
-        let data = one(options, spec, secret, SecretUse::Git, host.as_deref()).await?;
+        let data = one(secrets, spec, secret, SecretUse::Git, host.as_deref()).await?;
         let data = data.into_iter().map(|(key, value)| (key, Value::new(value))).collect();
         git.push(GitSecret { url: checkout.url.clone(), secret: secret.clone(), data });
     }
     Ok(Values {
         git,
-        env: keys(options, spec, &spec.secret_env).await?,
-        files: keys(options, spec, &spec.secret_files).await?,
+        env: keys(secrets, spec, &spec.secret_env).await?,
+        files: keys(secrets, spec, &spec.secret_files).await?,
     })
 }
 
@@ -79,13 +89,13 @@ fn checkouts(spec: &PlaceSpec) -> impl Iterator<Item = &Checkout> {
 }
 
 async fn keys(
-    options: &Options,
+    secrets: &dyn Secrets,
     spec: &PlaceSpec,
     wanted: &[(String, SecretKey)],
 ) -> Result<Vec<(String, Value)>, Error> {
     let mut values = Vec::with_capacity(wanted.len());
     for (name, SecretKey { secret, key }) in wanted {
-        let mut data = one(options, spec, secret, SecretUse::Env, None).await?;
+        let mut data = one(secrets, spec, secret, SecretUse::Env, None).await?;
         let value = data.remove(key).ok_or_else(|| Error::Refused {
             run: spec.run.clone(),
             reason: Reason::SecretNotFound,
@@ -97,7 +107,7 @@ async fn keys(
 }
 
 async fn one(
-    options: &Options,
+    secrets: &dyn Secrets,
     spec: &PlaceSpec,
     secret: &crate::names::ObjectName,
     purpose: SecretUse,
@@ -108,7 +118,7 @@ async fn one(
         reason,
         message: error.to_string(),
     };
-    options.secrets.resolve(&spec.run.namespace, secret, purpose, host).await.map_err(|error| match error {
+    secrets.resolve(&spec.run.namespace, secret, purpose, host).await.map_err(|error| match error {
         SecretError::NotFound { .. } => refused(Reason::SecretNotFound, error),
         SecretError::NotAllowed { .. } | SecretError::Unusable { .. } => {
             refused(Reason::SecretNotAllowed, error)

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    api,
     cache::Caches,
     kinds::ConfigRepository,
     ledger,
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// The recorders of this process.
-pub(super) struct Ledgers {
+pub(in crate::cli) struct Ledgers {
     context: Arc<Context>,
     caches: Caches,
     stop: CancellationToken,
@@ -29,20 +30,32 @@ pub(super) struct Ledgers {
 }
 
 impl Ledgers {
-    pub(super) fn new(context: Arc<Context>, caches: Caches, stop: CancellationToken) -> Arc<Self> {
+    pub(in crate::cli) fn new(context: Arc<Context>, caches: Caches, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self { context, caches, stop, tasks: TaskTracker::new(), handles: Mutex::default() })
     }
 
     /// What the ledger of a repository says; its recorder starts now if there is none yet.
-    pub(super) fn follow(&self, repository: &ConfigRepository) -> watch::Receiver<Arc<ledger::State>> {
+    pub(in crate::cli) fn follow(
+        &self,
+        repository: &ConfigRepository,
+    ) -> watch::Receiver<Arc<ledger::State>> {
         match self.handle(repository) {
             Some(handle) => handle.ledger(),
             None => watch::channel(Arc::new(ledger::State::None)).1,
         }
     }
 
+    /// Where the intake hands results to.
+    pub(in crate::cli) fn deliver_to(self: &Arc<Self>) -> api::Deliver {
+        let ledgers = Arc::clone(self);
+        Arc::new(move |delivery| {
+            let ledgers = Arc::clone(&ledgers);
+            Box::pin(async move { ledgers.deliver(delivery).await })
+        })
+    }
+
     /// Hands a result to the recorder of its run. A run that nobody records is answered for by any recorder.
-    pub(super) async fn deliver(&self, delivery: Delivery) -> Receipt {
+    async fn deliver(&self, delivery: Delivery) -> Receipt {
         let key = &delivery.report.run;
         let Some(run) = self.caches.runs.get(key.namespace.as_str(), key.name.as_str()) else {
             return Receipt::OtherRun;
@@ -63,7 +76,7 @@ impl Ledgers {
     }
 
     /// Waits until every recorder has ended.
-    pub(super) async fn ended(&self) {
+    pub(in crate::cli) async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }

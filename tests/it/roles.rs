@@ -1,0 +1,9 @@
+//! The roles of a cluster as processes, on a real API server.
+
+mod api;
+mod controllers;
+mod quiet;
+mod recorder;
+mod stage;
+mod thaw;
+mod up;
