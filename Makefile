@@ -3,10 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo cluster test bench lint generate clean
+# Where the scenarios note how they ended; the report beside it has `.json`.
+TEST_REPORT := $(or $(CARGO_TARGET_DIR),target)/test-report
+.PHONY: help deps demo cluster cluster-node test test-node bench lint generate clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Check for the programs that ostler needs; install what is missing when run as root on Debian
 	@scripts/deps.sh
@@ -20,8 +22,22 @@ cluster: ## Build the Kubernetes API server and the Helm of the tests, once, int
 	@tests/charts/build.sh >/dev/null
 
 test: cluster ## Run every test, and the scenarios once more with their objects on a Kubernetes API server
-	cargo test --locked
-	OSTLER_TEST_ENGINE=kubernetes cargo test --locked --test it scenarios::
+	@rm -rf "$(TEST_REPORT)" "$(TEST_REPORT).json"
+	scripts/test.sh everything
+	OSTLER_TEST_ENGINE=kubernetes scripts/test.sh kubernetes --test it scenarios::
+	cd tests/alongside && CGO_ENABLED=0 go test -mod=readonly -trimpath ./...
+	cargo run --locked --quiet --example ostler-test-report -- "$(TEST_REPORT)" embedded kubernetes
+
+cluster-node: cluster ## Build the programs of the test node and of its images, once, into the user's cache
+	@scripts/deps.sh --node
+	@tests/cluster/build.sh --node >/dev/null
+	@tests/cluster/debian.sh >/dev/null
+	@scripts/static.sh >/dev/null
+
+test-node: ## Run the tests that need a Kubernetes node of their own, as root
+	@[[ $$(id -u) -eq 0 ]] || { echo "make test-node runs kubelet and containerd, so it needs root: sudo make test-node" >&2; exit 1; }
+	@$(MAKE) --no-print-directory cluster-node
+	cargo test --locked --test it node:: -- --ignored --test-threads=1
 
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
 	cargo bench --locked --bench ostler
@@ -29,7 +45,7 @@ bench: deps ## Measure against git and bwrap by hand; write target/bench.json an
 lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	@scripts/deps.sh --lint
 	cargo fmt --check
-	test -z "$$(gofmt -l tests/cluster | tee /dev/stderr)"
+	test -z "$$(gofmt -l tests/cluster tests/alongside | tee /dev/stderr)"
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	shellcheck $$(scripts/shell-files.sh)

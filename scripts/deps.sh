@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Checks for the programs that ostler and its tests need besides Rust.
 #
-# usage: scripts/deps.sh [--test | --lint]
+# usage: scripts/deps.sh [--test | --lint | --node]
 #
 # What is missing is installed when this runs as root on a system with apt-get; else it says what to run and fails.
-# With --test, what builds and runs the test API server counts, too; with --lint, the tools of `make lint`.
+# With --test, what builds and runs the test API server counts, too; with --lint, the tools of `make lint`; with --node,
+# what the test node needs besides the API server.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,6 +31,18 @@ case ${1:-} in
     need /usr/sbin/sshd openssh-server
     ;;
   --lint) need shellcheck shellcheck ;;
+  --node)
+    need containerd containerd
+    need runc runc
+    need nft nftables
+    need ip iproute2
+    need unshare util-linux
+    need readelf binutils
+    need mmdebstrap mmdebstrap
+    [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || missing+=(debian-archive-keyring)
+    # The one of Debian's package busybox needs a C library.
+    [[ -e /bin/busybox ]] && ! readelf --program-headers /bin/busybox | grep -q INTERP || missing+=(busybox-static)
+    ;;
 esac
 
 if ((${#missing[@]})); then
@@ -57,9 +70,9 @@ if [[ ${1:-} == --lint ]] && ! command -v gofmt >/dev/null 2>&1; then
   say "missing: gofmt, which comes with Go $go_version or later: https://go.dev/dl"
   exit 1
 fi
-if [[ ${1:-} == --test && -z ${KUBEBUILDER_ASSETS:-} ]] && ! command -v go >/dev/null 2>&1; then
-  say "missing: go, to build the Kubernetes API server that the tests talk to; install Go $go_version or later from"
-  say "https://go.dev/dl, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
+if [[ ${1:-} == --test ]] && ! command -v go >/dev/null 2>&1; then
+  say "missing: go, for tests/alongside and to build the Kubernetes API server that the tests talk to; install Go $go_version"
+  say "or later from https://go.dev/dl; with KUBEBUILDER_ASSETS, a folder with etcd, kube-apiserver and kubectl, cargo test needs none"
   exit 1
 fi
 

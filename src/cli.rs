@@ -2,6 +2,7 @@
 
 mod columns;
 pub mod offline;
+mod plugin;
 pub mod proxy;
 mod reference;
 pub mod roles;
@@ -10,9 +11,9 @@ pub mod up;
 pub mod verbs;
 pub mod verify;
 
-use std::{io::Write, process::ExitCode};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// A Git repository as the control plane for coding agents.
 #[derive(Debug, Parser)]
@@ -65,7 +66,17 @@ enum Docs {
 pub fn main() -> anyhow::Result<ExitCode> {
     // the only TLS provider; it is set once, here
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match Cli::parse().command {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let cli = match plugin::Name::of(words.first()) {
+        plugin::Name::Ostler => Cli::parse_from(words),
+        plugin::Name::Plugin => Cli::from_arg_matches(&plugin::matches(Cli::command(), &words))?,
+        plugin::Name::Completer => {
+            let answer = plugin::complete(Cli::command(), words.get(1..).unwrap_or_default());
+            std::io::stdout().write_all(answer.as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    match cli.command {
         Command::Up(args) => Ok(runtime()?.block_on(up::run(*args))?),
         Command::Controller(args) => Ok(runtime()?.block_on(roles::controller::run(*args))?),
         Command::Recorder(args) => Ok(runtime()?.block_on(roles::recorder::run(*args))?),

@@ -64,6 +64,12 @@ pub struct HarnessArgs {
 
 #[derive(Debug, Subcommand)]
 enum HarnessCommand {
+    /// Copy this program to where another container sees it.
+    Install(pod::InstallArgs),
+    /// The sidecar of a run in a pod.
+    Pod(pod::PodArgs),
+    /// Speak with the sidecar of this pod over standard input and output.
+    Attach(pod::PodArgs),
     /// Read what an agent left in its workspace; runs confined, like the agent itself.
     Collect(collection::CollectArgs),
 }
@@ -75,16 +81,31 @@ enum HarnessCommand {
 pub fn main(args: HarnessArgs) -> anyhow::Result<ExitCode> {
     match (args.command, args.place) {
         (Some(HarnessCommand::Collect(args)), _) => collection::collect(&args),
+        (Some(HarnessCommand::Install(args)), _) => {
+            pod::install(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some(HarnessCommand::Attach(args)), _) => {
+            pod::attach(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some(HarnessCommand::Pod(args)), _) => {
+            let folder = pod::enter(&args)?;
+            runtime()?.block_on(sidecar::run(folder))?;
+            Ok(ExitCode::SUCCESS)
+        }
         (None, Some(place)) if args.detach => detach(&place),
         (None, Some(place)) => {
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let folder = place::Folder::new(std::path::absolute(place)?);
-            runtime.block_on(sidecar::run(folder))?;
+            runtime()?.block_on(sidecar::run(folder))?;
             Ok(ExitCode::SUCCESS)
         }
         (None, None) => anyhow::bail!("--place is needed"),
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
 /// Starts the sidecar so that it belongs to nobody: a session of its own, its parent gone.

@@ -93,7 +93,7 @@ pub enum End {
     },
     /// It was ended because it passed a limit, or because nobody looked after it.
     Ended {
-        /// `OutOfMemory`, `DiskLimit`, `ProcessLimit` or `ControllerGone`.
+        /// `OutOfMemory`, `DiskLimit`, `ProcessLimit`, `ControllerGone`, `Drained` or `PlaceFailed`.
         reason: Reason,
         /// Which value was passed.
         message: String,

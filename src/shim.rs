@@ -1,10 +1,13 @@
 //! The shim: PID 1 of the agent's container.
 //!
 //! It holds no secret and decides nothing. It connects to its sidecar, does what the sidecar says (look around, start the
-//! agent, end it) and reports what only PID 1 can see: the exit. When the sidecar goes away it ends, and the kernel ends
-//! everything in its PID namespace with it.
+//! agent, end it) and reports what only PID 1 can see: the exit. When the sidecar goes away the agent ends. Under bubblewrap
+//! the shim ends, too, and the kernel ends everything in its PID namespace with it; in a pod, whose last container must not
+//! end before the result is acknowledged, it waits for the sidecar to come back.
 
 mod launch;
+mod memory;
+mod meter;
 mod probe;
 mod reaper;
 mod supervise;
@@ -14,7 +17,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-pub use launch::Walls;
+pub use launch::{PATH, Walls};
+pub use memory::own_memory;
+pub use probe::FORWARDER;
 
 /// Arguments of `ostler shim`, which only ostler itself calls.
 #[derive(Debug, Args)]
@@ -25,7 +30,7 @@ pub struct ShimArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Be PID 1: connect to the sidecar and serve it. Standard input brings the nonce.
+    /// Be PID 1: connect to the sidecar and serve it.
     Supervise(supervise::SuperviseArgs),
     /// Put up the walls of one process and become the agent.
     Exec(launch::ExecArgs),

@@ -27,6 +27,9 @@ pub struct TargetArgs {
     /// A context of the kubeconfig; default: its current one
     #[arg(long, value_name = "NAME", conflicts_with = "state")]
     pub context: Option<String>,
+    /// The objects of the current context's cluster; `kubectl ostler` means them by itself
+    #[arg(long, conflicts_with = "state")]
+    pub cluster: bool,
 }
 
 /// Why no control plane can be spoken to.
@@ -106,7 +109,7 @@ impl Plane {
     /// # Errors
     /// When there is none, when it is not clear which one is meant, or when it cannot be reached.
     pub async fn find(args: &TargetArgs) -> Result<Self, TargetError> {
-        if args.kubeconfig.is_some() || args.context.is_some() {
+        if args.cluster || args.kubeconfig.is_some() || args.context.is_some() {
             let target = Target { kubeconfig: args.kubeconfig.clone(), context: args.context.clone() };
             let client = client::connect(&target).await?;
             return Ok(Self(Store::Cluster(KubeObjects::new(client))));

@@ -32,7 +32,7 @@ use self::observe::{needs_keeper, observed, observed_if_any, seen_stage};
 use crate::{
     harness::{
         control::{self, Request},
-        place::{Folder, PlaceFile},
+        place::{Folder, Ground, Machine, PlaceFile},
         secrets,
     },
     kinds::Reason,
@@ -210,9 +210,11 @@ impl Shared {
             created_at: Timestamp::now(),
             spec: spec.clone(),
             terminal: None,
-            workspace: spec.persistent_workspace.as_ref().map(|session| self.workspace(session)),
-            recorder: options.recorder.clone(),
-            egress_hosts: options.egress_hosts.clone(),
+            ground: Ground::Machine(Machine {
+                workspace: spec.persistent_workspace.as_ref().map(|session| self.workspace(session)),
+                recorder: options.recorder.clone(),
+                egress_hosts: options.egress_hosts.clone(),
+            }),
             allow_unenforced: options.allow_unenforced,
             patience_ms: u64::try_from(options.patience.as_millis()).unwrap_or(u64::MAX),
         }
@@ -224,6 +226,9 @@ impl Shared {
             |message: String| Error::Refused { run: spec.run.clone(), reason: Reason::InvalidSpec, message };
         for bind in &spec.binds {
             binds::check(bind, &self.options.hidden).map_err(refused)?;
+        }
+        if spec.pod.runtime_class.is_some() {
+            return Err(refused("runtimeClassName is a promise that only a cluster can keep".to_owned()));
         }
         if spec.command.is_empty() {
             return Err(refused("there is no command".to_owned()));

@@ -11,7 +11,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 
 use super::{
     canary::Canary,
-    enforcement::{self, NotEnforceable},
+    enforcement::{self, Enforcement, NotEnforceable},
+    place::{Ground, Machine, PlaceFile, Rooms},
+    pod::{self, Surroundings},
     sidecar::{AbortOnDrop, Brought, NotStarted, Sidecar},
     usage::{self, Passed, Watched},
     workspace,
@@ -19,10 +21,10 @@ use super::{
 use crate::{
     kinds::Reason,
     ports::workloads::{Stage, StopReason},
-    proxy::{self, HostsFile, PROOF_PATH, Proxy, Resolver},
+    proxy::{self, Dial, HostsFile, PROOF_PATH, Proxy, Resolver, tunnel::Client},
     report::{End, FinalRecord},
     shim::{
-        Walls,
+        FORWARDER, Walls,
         wire::{FromShim, Probe, ToShim},
     },
 };
@@ -34,6 +36,9 @@ use reading::Reading;
 const KILL_TIME: Duration = Duration::from_secs(10);
 /// How often the count of the proxy goes into the state, at most.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What SIGTERM to a pod means.
+const DRAINED: &str = "the pod was told to end: its node is drained, or it was evicted or deleted";
 
 /// How an agent ended.
 pub(super) struct Ended {
@@ -51,20 +56,24 @@ enum Cause {
     TimeLimit,
     Limit(Passed),
     Forsaken,
+    Drained,
 }
 
 /// Brings the agent from nothing to its end.
 pub(super) async fn run(sidecar: &Arc<Sidecar>) -> Ended {
+    let mut built = None;
     let prepared = tokio::select! {
-        prepared = prepare(sidecar) => prepared,
+        prepared = prepare(sidecar, &mut built) => prepared,
         refused = called_off(sidecar) => Err(refused),
     };
-    match prepared {
-        Ok(prepared) => prepared.watch(sidecar).await,
-        Err(refused) => {
-            let record = FinalRecord::default();
-            Ended { end: refused.into(), record, notes: Vec::new(), cage: None }
+    match (prepared, built) {
+        (Ok(prepared), Some(cage)) => prepared.watch(sidecar, cage).await,
+        (Err(refused), built) => {
+            // A container of our own ends at once; a pod's stays until the report is acknowledged.
+            let cage = built.filter(|_| sidecar.place.pod().is_some());
+            Ended { end: refused.into(), record: FinalRecord::default(), notes: Vec::new(), cage }
         }
+        (Ok(_), None) => unreachable!("what is prepared is in its container"),
     }
 }
 
@@ -74,12 +83,12 @@ async fn called_off(sidecar: &Sidecar) -> NotStarted {
     tokio::select! {
         stop = sidecar.stopped() => because(stop.reason(), "it was stopped before the agent was started"),
         () = sidecar.forsaken() => because(Reason::ControllerGone, "no controller came back; the agent was not started"),
+        () = sidecar.drained() => because(Reason::Drained, DRAINED),
     }
 }
 
 /// An agent that runs.
 struct Running {
-    cage: Cage,
     reading: Reading,
     watched: Watched,
     proxy: RunProxy,
@@ -91,21 +100,24 @@ struct RunProxy {
     _tasks: [AbortOnDrop; 2],
 }
 
-async fn prepare(sidecar: &Arc<Sidecar>) -> Result<Running, NotStarted> {
+/// Brings everything up. The container is in `built` as soon as there is one.
+async fn prepare(sidecar: &Arc<Sidecar>, built: &mut Option<Cage>) -> Result<Running, NotStarted> {
     let place = &sidecar.place;
     let failed = |what| NotStarted::because(Reason::PlaceFailed, what);
-    let cpus = usage::cpus().map_err(failed("the CPUs of this machine"))?;
-    let enforcement = enforcement::plan(&place.spec.limits, &cpus, place.allow_unenforced)
-        .map_err(NotStarted::because(NotEnforceable::REASON, "a limit cannot be enforced"))?;
+    let Enforcement { walls, missing } = enforce(place)?;
     let given = secrets(sidecar).await?;
-    let (mut cage, forwarder) = Cage::build(sidecar).await.map_err(failed("the agent's container"))?;
+    let (cage, forwarder) = Cage::build(sidecar).await.map_err(failed("the agent's container"))?;
+    let cage = built.insert(cage);
     sidecar.update(|state| {
-        state.limits_not_enforced = Some(enforcement.missing);
-        state.shim = Some(cage.shim());
+        state.limits_not_enforced = Some(missing);
+        state.shim = cage.shim();
     });
     let nonce = uuid::Uuid::new_v4().to_string();
     let proxy = start_proxy(sidecar, forwarder, &nonce)?;
-    let proof = prove(&mut cage, &nonce).await?;
+    let proof = match place.pod() {
+        None => prove(cage, &nonce).await?,
+        Some(surroundings) => pod::prove(cage, surroundings, &client(surroundings)?, &nonce).await?,
+    };
     sidecar.update(|state| {
         state.stage = Stage::Preparing;
         state.egress_proven = Some(proof);
@@ -117,10 +129,26 @@ async fn prepare(sidecar: &Arc<Sidecar>) -> Result<Running, NotStarted> {
         state.base = base;
         state.startup.cloned_ms = Some(milliseconds(proven.elapsed()));
     });
-    let reading = start(sidecar, &mut cage, &given, enforcement.walls).await?;
-    let folders = vec![sidecar.folder.workspace(place), sidecar.folder.home(), sidecar.folder.tmp()];
-    let watched = Watched { shim: cage.shim().pid, folders, limits: place.spec.limits };
-    Ok(Running { cage, reading, watched, proxy })
+    let reading = start(sidecar, cage, &given, walls).await?;
+    let Rooms { workspace, home, tmp, .. } = sidecar.folder.rooms(place);
+    let (meter, limits) = (cage.meter(), place.spec.limits);
+    Ok(Running { reading, watched: Watched { meter, folders: vec![workspace, home, tmp], limits }, proxy })
+}
+
+/// How the limits are enforced.
+fn enforce(place: &PlaceFile) -> Result<Enforcement, NotStarted> {
+    let limits = &place.spec.limits;
+    if place.pod().is_some() {
+        return Ok(enforcement::in_pod(limits));
+    }
+    let cpus = usage::cpus().map_err(NotStarted::because(Reason::PlaceFailed, "the CPUs of this machine"))?;
+    enforcement::plan(limits, &cpus, place.allow_unenforced)
+        .map_err(NotStarted::because(NotEnforceable::REASON, "a limit cannot be enforced"))
+}
+
+/// The only way out of a pod.
+fn client(surroundings: &Surroundings) -> Result<Client, NotStarted> {
+    surroundings.client().map_err(NotStarted::because(Reason::PlaceFailed, "the egress proxy"))
 }
 
 /// Waits for the secrets, or for the news that there are none.
@@ -140,18 +168,13 @@ fn start_proxy(
     forwarder: tokio::net::TcpListener,
     nonce: &str,
 ) -> Result<RunProxy, NotStarted> {
-    const FILE: &str = "the file of egress hosts";
     super::sidecar::rules(&sidecar.place.spec.egress)
         .map_err(|message| NotStarted { reason: Reason::InvalidSpec, message })?;
-    let resolver = match &sidecar.place.egress_hosts {
-        None => Resolver::default(),
-        Some(path) => {
-            let text =
-                std::fs::read_to_string(path).map_err(NotStarted::because(Reason::InvalidSpec, FILE))?;
-            Resolver::new(HostsFile::parse(&text).map_err(NotStarted::because(Reason::InvalidSpec, FILE))?)
-        }
+    let dial = match &sidecar.place.ground {
+        Ground::Pod { pod } => Dial::Tunnel(client(pod)?),
+        Ground::Machine(machine) => resolver(machine)?.into(),
     };
-    let proxy = Proxy::new(sidecar.rules(), resolver, proxy::Limits::default(), Some(nonce.to_owned()));
+    let proxy = Proxy::new(sidecar.rules(), dial, proxy::Limits::default(), Some(nonce.to_owned()));
     let mut snapshots = proxy.snapshots();
     let served = proxy.clone();
     let serving = tokio::spawn(async move { served.serve(TcpListenerStream::new(forwarder)).await });
@@ -167,11 +190,26 @@ fn start_proxy(
     Ok(RunProxy { proxy, _tasks: tasks })
 }
 
-/// Has the shim try the ways out.
+fn resolver(machine: &Machine) -> Result<Resolver, NotStarted> {
+    const FILE: &str = "the file of egress hosts";
+    let Some(path) = &machine.egress_hosts else { return Ok(Resolver::default()) };
+    let text = std::fs::read_to_string(path).map_err(NotStarted::because(Reason::InvalidSpec, FILE))?;
+    Ok(Resolver::new(HostsFile::parse(&text).map_err(NotStarted::because(Reason::InvalidSpec, FILE))?))
+}
+
+/// Has the shim try the ways out of a network namespace that has none.
 async fn prove(cage: &mut Cage, nonce: &str) -> Result<String, NotStarted> {
     let failed = |what| NotStarted::because(Reason::EgressNotEnforced, what);
     let canary = Canary::listen().await.map_err(failed("the canary"))?;
-    let probe = Probe { closed: canary.closed(), proof_path: PROOF_PATH.to_owned() };
+    let probe = Probe {
+        closed: canary.closed(),
+        canary: None,
+        silent: Vec::new(),
+        dials: 1,
+        pause_ms: 0,
+        forwarder: FORWARDER.into(),
+        proof_path: PROOF_PATH.to_owned(),
+    };
     cage.tell(&ToShim::Probe(probe)).map_err(failed("the probe"))?;
     match cage.next().await {
         Some((FromShim::Seen(seen), _)) => canary
@@ -218,23 +256,25 @@ async fn start(
 
 impl Running {
     /// Watches the agent to its end.
-    async fn watch(mut self, sidecar: &Arc<Sidecar>) -> Ended {
+    async fn watch(self, sidecar: &Arc<Sidecar>, mut cage: Cage) -> Ended {
         let spec = &sidecar.place.spec;
+        let in_pod = sidecar.place.pod().is_some();
         let mut notes = Vec::new();
         let (cause, mut exit) = tokio::select! {
-            exit = self.cage.exited() => (Cause::Itself, Some(exit)),
+            exit = cage.exited() => (Cause::Itself, Some(exit)),
             stop = sidecar.stopped() => (Cause::Stop(stop), None),
             () = tokio::time::sleep(spec.timeout) => (Cause::TimeLimit, None),
             passed = self.watched.passed() => (Cause::Limit(passed), None),
-            () = sidecar.forsaken() => (Cause::Forsaken, None),
+            () = sidecar.forsaken(), if !in_pod => (Cause::Forsaken, None),
+            () = sidecar.drained() => (Cause::Drained, None),
         };
         if exit.is_none() && !matches!(cause, Cause::Limit(_)) {
-            let _ = self.cage.tell(&ToShim::Terminate);
-            exit = tokio::time::timeout(spec.grace, self.cage.exited()).await.ok();
+            let _ = cage.tell(&ToShim::Terminate);
+            exit = tokio::time::timeout(spec.grace, cage.exited()).await.ok();
         }
         if exit.is_none() {
-            let _ = self.cage.tell(&ToShim::Kill);
-            exit = tokio::time::timeout(KILL_TIME, self.cage.exited()).await.ok();
+            let _ = cage.tell(&ToShim::Kill);
+            exit = tokio::time::timeout(KILL_TIME, cage.exited()).await.ok();
         }
         let exit = exit.unwrap_or(cage::Exit::Unseen);
         notes.extend(exit.note());
@@ -242,31 +282,46 @@ impl Running {
         notes.extend(unread);
         let seen = (&*self.proxy.proxy.snapshots().borrow()).into();
         sidecar.update(|state| state.egress = seen);
-        Ended { end: end(cause, exit, &self.watched), record, notes, cage: Some(self.cage) }
+        Ended { end: end(cause, exit, &self.watched), record, notes, cage: Some(cage) }
     }
 }
 
 fn end(cause: Cause, exit: cage::Exit, watched: &Watched) -> End {
     let code = exit.code();
+    let ended = |reason, message: String| End::Ended { reason, message, code };
     match cause {
         Cause::Stop(by) => End::Stopped { by, code },
         Cause::TimeLimit => End::TimedOut { code },
-        Cause::Limit(Passed { reason, message }) => End::Ended { reason, message, code },
-        Cause::Forsaken => {
-            let message = "no controller came back in time".to_owned();
-            End::Ended { reason: Reason::ControllerGone, message, code }
-        }
-        Cause::Itself if exit == cage::Exit::Unseen => End::Ended {
-            reason: Reason::PlaceFailed,
-            message: "the agent's container was killed from outside".to_owned(),
-            code,
-        },
-        // The wall of the file size may end a process before a look at the disk does.
-        Cause::Itself => match watched.disk().filter(|_| code != 0) {
-            Some(Passed { reason, message }) => End::Ended { reason, message, code },
-            None => End::Exited { code },
+        Cause::Limit(Passed { reason, message }) => ended(reason, message),
+        Cause::Forsaken => ended(Reason::ControllerGone, "no controller came back in time".to_owned()),
+        Cause::Drained => ended(Reason::Drained, DRAINED.to_owned()),
+        Cause::Itself => match exit {
+            cage::Exit::Unseen => killed_as_a_whole(watched, code),
+            cage::Exit::Seen { out_of_memory: true, .. } if code != 0 => {
+                let limit = watched.limits.memory_bytes.value;
+                let message = format!(
+                    "the kernel killed a process of the agent for want of memory; the limit is {limit} bytes"
+                );
+                ended(Reason::OutOfMemory, message)
+            }
+            // The wall of the file size may end a process before a look at the disk does.
+            cage::Exit::Seen { .. } => match watched.disk().filter(|_| code != 0) {
+                Some(Passed { reason, message }) => ended(reason, message),
+                None => End::Exited { code },
+            },
         },
     }
+}
+
+/// PID 1 is gone, too. A kernel that lacks memory for a container may be set to kill all of it, and nobody in there can say so.
+fn killed_as_a_whole(watched: &Watched, code: i32) -> End {
+    let (limit, last) = (watched.limits.memory_bytes.value, watched.meter.used().memory);
+    let (reason, why) = if last > limit / 10 * 9 {
+        (Reason::OutOfMemory, format!("it last used {last} bytes, the limit is {limit}"))
+    } else {
+        (Reason::PlaceFailed, "from outside".to_owned())
+    };
+    End::Ended { reason, message: format!("the agent's container was killed as a whole: {why}"), code }
 }
 
 fn milliseconds(duration: Duration) -> i64 {

@@ -1,8 +1,9 @@
 //! Collects what the agent left.
 //!
 //! A workspace is in the hands of the agent until the end, so it is read by a process that has nothing to lose: under
-//! bubblewrap, without a network, the workspace read-only.
+//! bubblewrap, without a network, the workspace read-only; in a pod, in the agent's own container, once the agent has ended.
 
+mod beside;
 mod inside;
 mod pack;
 
@@ -11,6 +12,7 @@ use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, process::Stdio, sync
 use tokio::process::Command;
 
 use super::{
+    agent::Cage,
     bubblewrap::{self, CollectorView, Host},
     sidecar::Sidecar,
     workspace,
@@ -29,6 +31,7 @@ const FOUND_BYTES: u64 = 16 << 20;
 /// Makes the report. What cannot be collected becomes a note: a report there always is.
 pub(super) async fn gather(
     sidecar: &Arc<Sidecar>,
+    cage: Option<&mut Cage>,
     end: End,
     record: FinalRecord,
     mut notes: Vec<String>,
@@ -36,7 +39,7 @@ pub(super) async fn gather(
     let state = sidecar.state().borrow().clone();
     let found = match state.started_at {
         None => Found::default(),
-        Some(_) => found(sidecar).await.unwrap_or_else(|error| {
+        Some(_) => found(sidecar, cage).await.unwrap_or_else(|error| {
             notes.push(format!("the workspace could not be collected: {error}"));
             Found::default()
         }),
@@ -62,7 +65,7 @@ pub(super) async fn gather(
     }
 }
 
-async fn found(sidecar: &Arc<Sidecar>) -> io::Result<Found> {
+async fn found(sidecar: &Arc<Sidecar>, cage: Option<&mut Cage>) -> io::Result<Found> {
     let (folder, place) = (&sidecar.folder, &sidecar.place);
     let out = folder.outbox().join("collected");
     super::place::private_dir(&out)?;
@@ -78,13 +81,28 @@ async fn found(sidecar: &Arc<Sidecar>) -> io::Result<Found> {
     };
     fs::write(out.join(inside::WORK), serde_json::to_vec(&work)?)?;
     // The agent's own modes must not hide its files from us.
-    readable(&folder.workspace(place));
+    readable(&folder.rooms(place).workspace);
+    match (place.pod(), cage) {
+        (None, _) => confined(sidecar, &out).await?,
+        (Some(_), Some(cage)) => beside::collect(sidecar, cage, &out, &work).await?,
+        (Some(_), None) => {
+            return Err(io::Error::other(
+                "the agent's container, in which that is read, was killed as a whole",
+            ));
+        }
+    }
+    read_found(&out.join(FOUND))
+}
+
+/// Runs the collector under bubblewrap.
+async fn confined(sidecar: &Sidecar, out: &Path) -> io::Result<()> {
+    let folder = &sidecar.folder;
     let complaints = folder.root().join("collect.log");
     let view = CollectorView {
         host: &Host::look()?,
         program: &std::env::current_exe()?,
-        workspace: &folder.workspace(place),
-        out: &out,
+        workspace: &folder.rooms(&sidecar.place).workspace,
+        out,
     };
     let mut child = Command::new("bwrap")
         .args(bubblewrap::collector(&view, &["harness", "collect"]))
@@ -99,7 +117,7 @@ async fn found(sidecar: &Arc<Sidecar>) -> io::Result<Found> {
         let text: String = text.trim().chars().take(1024).collect();
         return Err(io::Error::other(format!("the collector ended with {status}: {text}")));
     }
-    read_found(&out.join(FOUND))
+    Ok(())
 }
 
 fn read_found(path: &Path) -> io::Result<Found> {

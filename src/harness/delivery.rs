@@ -9,10 +9,13 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use rand::Rng;
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    place::Folder,
+    control::Value,
+    place::{Folder, Ground},
     sidecar::{Brought, Sidecar},
 };
 
@@ -57,19 +60,15 @@ pub(super) async fn deliver(sidecar: &Arc<Sidecar>) -> io::Result<()> {
     let digest = std::fs::read_to_string(digest_file(&sidecar.folder))?;
     let mut pause = FIRST_PAUSE;
     loop {
-        let given = token(sidecar).await;
-        let why = match attempt(sidecar, &given, &digest).await {
+        let why = match attempt(sidecar, &digest).await {
             Ok(Attempt::Acknowledged) => {
                 sidecar.update(|state| state.delivery_error = None);
                 return Ok(());
             }
-            Ok(Attempt::Later(why)) => why,
+            // Of a pod the kubelet replaces the token.
+            Ok(Attempt::Later(why) | Attempt::Unauthorized(why)) => why,
             Ok(Attempt::Refused(why)) => {
                 pause = LONGEST_PAUSE;
-                why
-            }
-            Ok(Attempt::Unauthorized(why)) => {
-                sidecar.forget(&given);
                 why
             }
             Err(error) => format!("the recorder cannot be reached: {error}"),
@@ -82,8 +81,8 @@ pub(super) async fn deliver(sidecar: &Arc<Sidecar>) -> io::Result<()> {
     }
 }
 
-/// Waits for a token. A run whose secrets cannot be had still gets one.
-async fn token(sidecar: &Sidecar) -> Brought {
+/// Waits for what a controller brings. A run whose secrets cannot be had still gets a token.
+async fn brought(sidecar: &Sidecar) -> Brought {
     let mut given = sidecar.given();
     match given.wait_for(Option::is_some).await.ok().and_then(|given| given.clone()) {
         Some(given) => given,
@@ -91,16 +90,36 @@ async fn token(sidecar: &Sidecar) -> Brought {
     }
 }
 
-async fn attempt(sidecar: &Sidecar, given: &Brought, digest: &str) -> io::Result<Attempt> {
-    let token = match given.as_ref() {
-        Ok(given) => given.token.as_ref(),
-        Err(denied) => denied.token.as_ref(),
-    };
-    let request =
-        request(sidecar, token.and_then(super::control::Value::text).unwrap_or_default(), digest).await?;
-    let stream = super::connect(&sidecar.place.recorder)?;
-    stream.set_nonblocking(true)?;
-    let stream = tokio::net::UnixStream::from_std(stream)?;
+async fn attempt(sidecar: &Sidecar, digest: &str) -> io::Result<Attempt> {
+    match &sidecar.place.ground {
+        Ground::Pod { pod } => {
+            let (stream, token) = super::pod::reach_recorder(pod).await?;
+            let request = request(sidecar, &pod.proxy.recorder_name, token.expose_secret(), digest).await?;
+            send(stream, request).await
+        }
+        Ground::Machine(machine) => {
+            let given = brought(sidecar).await;
+            let token = match given.as_ref() {
+                Ok(given) => &given.token,
+                Err(denied) => &denied.token,
+            };
+            let token = token.as_ref().and_then(Value::text).unwrap_or_default();
+            let request = request(sidecar, "recorder", token, digest).await?;
+            let stream = super::connect(&machine.recorder)?;
+            stream.set_nonblocking(true)?;
+            let attempt = send(tokio::net::UnixStream::from_std(stream)?, request).await?;
+            if matches!(attempt, Attempt::Unauthorized(_)) {
+                sidecar.forget(&given);
+            }
+            Ok(attempt)
+        }
+    }
+}
+
+async fn send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Body>,
+) -> io::Result<Attempt> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let answered = async {
@@ -143,7 +162,7 @@ fn judge(status: StatusCode, text: &str) -> Attempt {
 
 type Body = StreamBody<futures::stream::BoxStream<'static, io::Result<Frame<Bytes>>>>;
 
-async fn request(sidecar: &Sidecar, token: &str, digest: &str) -> io::Result<Request<Body>> {
+async fn request(sidecar: &Sidecar, host: &str, token: &str, digest: &str) -> io::Result<Request<Body>> {
     let run = &sidecar.place.spec.run;
     let file = tokio::fs::File::open(result_file(&sidecar.folder)).await?;
     let length = file.metadata().await?.len();
@@ -151,7 +170,7 @@ async fn request(sidecar: &Sidecar, token: &str, digest: &str) -> io::Result<Req
     let mut bearer = http::HeaderValue::from_str(&format!("Bearer {token}")).map_err(io::Error::other)?;
     bearer.set_sensitive(true);
     Request::put(format!("/api/v1/runs/{}/{}/result", run.namespace, run.name))
-        .header(header::HOST, "recorder")
+        .header(header::HOST, host)
         .header(header::AUTHORIZATION, bearer)
         .header(header::CONTENT_TYPE, "application/x-tar")
         .header(header::CONTENT_LENGTH, length)

@@ -57,15 +57,26 @@ pub(super) fn plan(
     } else {
         cpus.iter().copied().take(usize::try_from(cores).unwrap_or(1)).collect()
     };
-    let (memory, disk, processes) =
-        (limits.memory_bytes.value, limits.disk_bytes.value, limits.processes.value);
-    let walls = Walls {
-        data: Some(memory.saturating_mul(2).max(memory.saturating_add(DATA_ROOM))),
-        processes: Some(processes.saturating_mul(2).max(processes.saturating_add(PROCESS_ROOM))),
-        file: Some(disk.saturating_add(FILE_ROOM)),
-        cpus: own,
-    };
+    let processes = limits.processes.value;
+    let processes = processes.saturating_mul(2).max(processes.saturating_add(PROCESS_ROOM));
+    let walls = Walls { processes: Some(processes), cpus: own, ..around(limits) };
     Ok(Enforcement { walls, missing })
+}
+
+/// The same in a pod. CPU and memory are the kubelet's, and the shim's samples end the run with a name before that. There is
+/// no wall around the number of processes: the kernel would count all pods of this user on the node together.
+pub(super) fn in_pod(limits: &Limits) -> Enforcement {
+    Enforcement { walls: around(limits), missing: Vec::new() }
+}
+
+/// The walls around each process by itself.
+fn around(limits: &Limits) -> Walls {
+    let (memory, disk) = (limits.memory_bytes.value, limits.disk_bytes.value);
+    Walls {
+        data: Some(memory.saturating_mul(2).max(memory.saturating_add(DATA_ROOM))),
+        file: Some(disk.saturating_add(FILE_ROOM)),
+        ..Walls::default()
+    }
 }
 
 #[cfg(test)]
@@ -110,5 +121,8 @@ mod tests {
         let walls = plan(&limits(1000, true), &[0, 1], false).unwrap().walls;
         assert_eq!((walls.data, walls.processes), (Some(8 << 30), Some(2048)));
         assert_eq!(walls.file, Some((10 << 30) + (64 << 20)));
+        let in_pod = in_pod(&limits(1000, true)).walls;
+        assert_eq!((in_pod.data, in_pod.file), (walls.data, walls.file));
+        assert_eq!((in_pod.processes, in_pod.cpus), (None, vec![]), "they would count other pods");
     }
 }

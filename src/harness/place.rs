@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::process::Process;
+use super::{pod::Surroundings, process::Process};
 use crate::{
     kinds::harness_run::{EgressSeen, Startup},
     names::{CommitId, Uid},
@@ -46,12 +46,9 @@ pub struct PlaceFile {
     pub spec: PlaceSpec,
     /// A terminal of this size instead of pipes.
     pub terminal: Option<Size>,
-    /// The workspace, if it is not the place's own.
-    pub workspace: Option<PathBuf>,
-    /// The recorder's socket.
-    pub recorder: PathBuf,
-    /// A hosts(5) file whose names the proxy resolves first.
-    pub egress_hosts: Option<PathBuf>,
+    /// What it stands on.
+    #[serde(flatten)]
+    pub ground: Ground,
     /// True: limits that an author wrote need not be enforced.
     pub allow_unenforced: bool,
     /// How long the agent may go on without a controller, in milliseconds.
@@ -64,6 +61,53 @@ impl PlaceFile {
     pub fn patience(&self) -> Duration {
         Duration::from_millis(self.patience_ms)
     }
+
+    /// The pod, if it is one.
+    #[must_use]
+    pub fn pod(&self) -> Option<&Surroundings> {
+        match &self.ground {
+            Ground::Pod { pod } => Some(pod),
+            Ground::Machine(_) => None,
+        }
+    }
+}
+
+/// What a place stands on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Ground {
+    /// Two containers of a pod.
+    Pod {
+        /// What its sidecar knows of it.
+        pod: Box<Surroundings>,
+    },
+    /// Two processes of a machine.
+    Machine(Machine),
+}
+
+/// What a place needs of its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
+    /// The workspace, if it is not the place's own.
+    pub workspace: Option<PathBuf>,
+    /// The recorder's socket.
+    pub recorder: PathBuf,
+    /// A hosts(5) file whose names the proxy resolves first.
+    pub egress_hosts: Option<PathBuf>,
+}
+
+/// Where the sidecar finds the parts of a place that the agent sees, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rooms {
+    /// The shim's socket.
+    pub shared: PathBuf,
+    /// The workspace.
+    pub workspace: PathBuf,
+    /// The agent's home.
+    pub home: PathBuf,
+    /// Its temporary files.
+    pub tmp: PathBuf,
 }
 
 /// How far a sidecar is.
@@ -144,34 +188,24 @@ impl Folder {
         self.0.join("control/sidecar.sock")
     }
 
-    /// What is shown inside as `/run/ostler`.
-    #[must_use]
-    pub fn shared(&self) -> PathBuf {
-        self.0.join("shared")
-    }
-
     /// Our files of `/etc`.
     #[must_use]
     pub fn etc(&self) -> PathBuf {
         self.0.join("etc")
     }
 
-    /// The agent's home.
+    /// The parts that the agent sees, too: of the folder, or volumes of a pod.
     #[must_use]
-    pub fn home(&self) -> PathBuf {
-        self.0.join("home")
-    }
-
-    /// The agent's temporary files.
-    #[must_use]
-    pub fn tmp(&self) -> PathBuf {
-        self.0.join("tmp")
-    }
-
-    /// The workspace of this place.
-    #[must_use]
-    pub fn workspace(&self, place: &PlaceFile) -> PathBuf {
-        place.workspace.clone().unwrap_or_else(|| self.0.join("workspace"))
+    pub fn rooms(&self, place: &PlaceFile) -> Rooms {
+        match &place.ground {
+            Ground::Pod { pod } => pod.layout.rooms(),
+            Ground::Machine(machine) => Rooms {
+                shared: self.0.join("shared"),
+                workspace: machine.workspace.clone().unwrap_or_else(|| self.0.join("workspace")),
+                home: self.0.join("home"),
+                tmp: self.0.join("tmp"),
+            },
+        }
     }
 
     /// What is kept until it is acknowledged.

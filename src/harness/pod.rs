@@ -6,8 +6,23 @@
 //! container `agent`          ostler shim supervise, as PID 1 of any image; has no token, no Secret and nothing of ours in its environment
 //! ```
 
+mod attach;
+mod install;
+mod proof;
+mod recorder;
+mod relay;
+mod surroundings;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub(super) use attach::attach;
+pub(super) use install::{InstallArgs, install};
+pub(super) use proof::prove;
+pub(super) use recorder::reach_recorder;
+pub(super) use relay::Relay;
+pub(super) use surroundings::enter;
+pub use surroundings::{Layout, PodArgs, Surroundings};
 
 use crate::{ports::workloads::PlaceSpec, proxy::tunnel::Endpoint, shim::wire::Size};
 

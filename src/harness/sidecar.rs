@@ -1,5 +1,7 @@
 //! The way of a run, from its place to the acknowledged result.
 
+mod lifetime;
+
 use std::{
     fs,
     os::unix::fs::MetadataExt,
@@ -8,11 +10,9 @@ use std::{
 };
 
 use anyhow::Context;
-use jiff::Timestamp;
 use tokio::{net::UnixListener, sync::watch, task::AbortHandle};
 
 use super::{
-    agent, collection,
     control::{self, Answer, Denied, Given, Request},
     delivery,
     output::Output,
@@ -25,6 +25,7 @@ use crate::{
     ports::workloads::{NamedPolicy, Stage, StopReason},
     report::End,
 };
+use lifetime::Course;
 
 /// How often to look whether the folder is still there.
 const FOLDER_INTERVAL: Duration = Duration::from_millis(500);
@@ -84,6 +85,7 @@ pub(super) struct Sidecar {
     state: watch::Sender<State>,
     given: watch::Sender<Option<Brought>>,
     stop: watch::Sender<Option<StopReason>>,
+    drain: watch::Sender<bool>,
     rules: watch::Sender<Arc<Ruleset>>,
     controllers: watch::Sender<usize>,
     output: Output,
@@ -93,17 +95,15 @@ pub(super) struct Sidecar {
 pub(super) async fn run(folder: Folder) -> anyhow::Result<()> {
     let _lock = lock(&folder).await?;
     let place = folder.place().context("place.json")?;
-    let own = Process::own()?;
-    let (state, fresh) = match folder.state().context("state.json")? {
-        None => (State::new(own), true),
-        Some(state) if state.stage == Stage::Delivering && delivery::is_ready(&folder) => {
-            (State { sidecar: own, ..state }, false)
-        }
-        // It ran before and did not come so far: nothing is started twice.
-        Some(_) => return Ok(()),
+    let (state, course) = match course(&folder, &place)? {
+        Some(found) => found,
+        None => return Ok(()),
     };
     folder.write_state(&state)?;
-    let output = if fresh { Output::create(&folder, place.terminal)? } else { Output::open(&folder)? };
+    let output = match course {
+        Course::Fresh => Output::create(&folder, place.terminal)?,
+        _ => Output::open(&folder)?,
+    };
     let rules = watch::Sender::new(Arc::new(rules(&place.spec.egress).unwrap_or_default()));
     let sidecar = Arc::new(Sidecar {
         folder,
@@ -112,6 +112,7 @@ pub(super) async fn run(folder: Folder) -> anyhow::Result<()> {
         state: watch::Sender::new(state),
         given: watch::Sender::default(),
         stop: watch::Sender::default(),
+        drain: watch::Sender::default(),
         rules,
         controllers: watch::Sender::default(),
         output,
@@ -120,11 +121,30 @@ pub(super) async fn run(folder: Folder) -> anyhow::Result<()> {
     listener.set_nonblocking(true)?;
     let serving = tokio::spawn(control::serve(UnixListener::from_std(listener)?, Arc::clone(&sidecar)));
     let _serving = AbortOnDrop(serving.abort_handle());
+    let _ending = sidecar.place.pod().map(|_| lifetime::heed_sigterm(sidecar.drain())).transpose()?;
     tokio::select! {
-        lived = sidecar.live(fresh) => lived,
+        lived = lifetime::live(&sidecar, course) => lived,
         // Whatever ran ends with the future that is dropped here.
         () = sidecar.folder_gone() => Ok(()),
     }
+}
+
+/// What a sidecar finds of its place, and what is left to do; `None`: nothing.
+fn course(folder: &Folder, place: &PlaceFile) -> anyhow::Result<Option<(State, Course)>> {
+    let sidecar = Process::own()?;
+    let Some(state) = folder.state().context("state.json")? else {
+        return Ok(Some((State::new(sidecar), Course::Fresh)));
+    };
+    let state = State { sidecar, ..state };
+    // It ran before: nothing is started twice.
+    let course = match (place.pod().is_some(), state.stage) {
+        (_, Stage::Delivering) if delivery::is_ready(folder) => Course::Packed,
+        (false, _) => return Ok(None),
+        (true, Stage::Released) => Course::Over,
+        (true, _) if delivery::is_ready(folder) => Course::Packed,
+        (true, _) => Course::Interrupted,
+    };
+    Ok(Some((state, course)))
 }
 
 async fn lock(folder: &Folder) -> anyhow::Result<fs::File> {
@@ -158,31 +178,6 @@ pub(super) fn rules(policies: &[NamedPolicy]) -> Result<Ruleset, String> {
 }
 
 impl Sidecar {
-    async fn live(self: &Arc<Self>, fresh: bool) -> anyhow::Result<()> {
-        let mut cage = None;
-        if fresh {
-            let ended = agent::run(self).await;
-            self.output.end().context("the agent's output")?;
-            self.update(|state| {
-                state.stage = Stage::Collecting;
-                state.ended_at = state.started_at.map(|_| Timestamp::now());
-                state.end = Some(ended.end.clone());
-            });
-            cage = ended.cage;
-            let report = collection::gather(self, ended.end, ended.record, ended.notes).await;
-            collection::pack(self, report).await.context("the outbox")?;
-            self.update(|state| state.stage = Stage::Delivering);
-        } else {
-            self.output.end().context("the agent's output")?;
-        }
-        delivery::deliver(self).await?;
-        if let Some(cage) = cage {
-            cage.release().await;
-        }
-        self.update(|state| state.stage = Stage::Released);
-        Ok(())
-    }
-
     async fn folder_gone(&self) {
         let inode = || fs::metadata(self.folder.root().join("place.json")).map(|found| found.ino()).ok();
         let first = inode();
@@ -248,6 +243,18 @@ impl Sidecar {
             Request::Logs(_) | Request::Watch => return Answer::Refused("a stream is needed".to_owned()),
         }
         Answer::Done
+    }
+
+    /// By which the whole place is told to end.
+    pub(super) fn drain(&self) -> watch::Sender<bool> {
+        self.drain.clone()
+    }
+
+    /// Waits until the whole place is told to end.
+    pub(super) async fn drained(&self) {
+        if self.drain.subscribe().wait_for(|drained| *drained).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Counts a controller for as long as the guard lives.

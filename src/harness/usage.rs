@@ -7,8 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
+
 use super::process;
-use crate::{kinds::Reason, ports::workloads::Limits};
+use crate::{
+    kinds::Reason,
+    ports::workloads::Limits,
+    shim::{self, wire::Used},
+};
 
 /// Between two looks at the processes.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -24,11 +30,36 @@ pub(super) struct Passed {
     pub(super) message: String,
 }
 
+/// Who says what the processes use.
+#[derive(Debug, Clone)]
+pub(super) enum Meter {
+    /// The process table of this machine, below the PID 1 of the place, which is not counted itself.
+    Below(i32),
+    /// The shim, of its own container.
+    Shim(watch::Receiver<Used>),
+}
+
+impl Meter {
+    /// What they use now; nothing, where nobody can say.
+    pub(super) fn used(&self) -> Used {
+        match self {
+            Self::Shim(told) => *told.borrow(),
+            Self::Below(shim) => {
+                let entries = process::descendants(*shim).unwrap_or_default();
+                Used {
+                    threads: entries.iter().filter(|entry| !entry.zombie).map(|entry| entry.threads).sum(),
+                    memory: entries.iter().map(|entry| shim::own_memory(entry.process.pid)).sum(),
+                }
+            }
+        }
+    }
+}
+
 /// What is watched.
 #[derive(Debug, Clone)]
 pub(super) struct Watched {
-    /// The PID 1 of the place, as this machine counts; it is not counted itself.
-    pub(super) shim: i32,
+    /// Who says what the processes use.
+    pub(super) meter: Meter,
     /// Folders that count as disk.
     pub(super) folders: Vec<PathBuf>,
     /// The limits.
@@ -56,19 +87,14 @@ impl Watched {
     }
 
     fn processes(&self) -> Option<Passed> {
-        let entries = process::descendants(self.shim).ok()?;
-        let threads: u64 = entries.iter().filter(|entry| !entry.zombie).map(|entry| entry.threads).sum();
-        if threads > self.limits.processes.value {
-            let message =
-                format!("{threads} processes and threads, the limit is {}", self.limits.processes.value);
+        let Used { threads, memory } = self.meter.used();
+        let (most_threads, most_memory) = (self.limits.processes.value, self.limits.memory_bytes.value);
+        if threads > most_threads {
+            let message = format!("{threads} processes and threads, the limit is {most_threads}");
             return Some(Passed { reason: Reason::ProcessLimit, message });
         }
-        let memory = entries.iter().map(|entry| memory(entry.process.pid)).sum();
-        let passed = memory > self.limits.memory_bytes.value;
-        passed.then(|| Passed {
-            reason: Reason::OutOfMemory,
-            message: bytes(memory, self.limits.memory_bytes.value),
-        })
+        (memory > most_memory)
+            .then(|| Passed { reason: Reason::OutOfMemory, message: bytes(memory, most_memory) })
     }
 
     async fn disk_passes(&self) -> Passed {
@@ -93,19 +119,6 @@ impl Watched {
 
 fn bytes(used: u64, limit: u64) -> String {
     format!("{used} bytes, the limit is {limit}")
-}
-
-/// Memory that is the process' own: what it shares as mapped files is the kernel's to drop. `proc_pid_status(5)`.
-fn memory(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    own_memory(&status)
-}
-
-fn own_memory(status: &str) -> u64 {
-    let kilobytes =
-        |line: &str| line.split_ascii_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
-    let counts = |line: &&str| line.starts_with("RssAnon:") || line.starts_with("RssShmem:");
-    status.lines().filter(counts).filter_map(kilobytes).sum::<u64>() * 1024
 }
 
 /// Bytes that a folder takes on disk. What cannot be read, or goes away meanwhile, counts nothing.
@@ -135,13 +148,6 @@ pub(super) fn cpus() -> io::Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mapped_files_are_not_the_process_own() {
-        let status =
-            "Name:\tx\nVmRSS:\t 9000 kB\nRssAnon:\t    100 kB\nRssFile:\t 8000 kB\nRssShmem:\t 20 kB\n";
-        assert_eq!(own_memory(status), 120 * 1024);
-    }
 
     #[test]
     fn the_disk_is_what_is_written_not_what_is_linked() {

@@ -3,6 +3,7 @@
 //! Nothing here follows a symlink below the workspace or climbs out of it: the checkout is somebody's, and a persistent
 //! workspace was in an agent's hands.
 
+mod base;
 mod confined;
 mod repository;
 
@@ -17,7 +18,7 @@ use std::{
 
 use super::{
     control::Given,
-    place::PlaceFile,
+    place::{PlaceFile, Rooms},
     sidecar::{Brought, NotStarted, Sidecar},
 };
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub(super) use confined::Confined;
+use repository::Source;
 
 /// Who commits when the agent does, unless its own configuration says otherwise.
 const GIT_CONFIG: (&str, &str) = (".gitconfig", "[user]\n\tname = agent\n\temail = agent@ostler.invalid\n");
@@ -44,13 +46,10 @@ pub(super) async fn write(sidecar: &Arc<Sidecar>, given: Brought) -> Result<Opti
     let work = move || {
         let given = given.as_ref().as_ref().map_err(NotStarted::from)?;
         let folder = &sidecar.folder;
-        let writer = Writer {
-            place: &sidecar.place,
-            given,
-            workspace: folder.workspace(&sidecar.place),
-            interrupt: &flag,
-        };
-        writer.home(&folder.home())?;
+        let Rooms { workspace, home, .. } = folder.rooms(&sidecar.place);
+        let source = Source::of(&sidecar.place, given)?;
+        let writer = Writer { place: &sidecar.place, given, source, workspace, interrupt: &flag };
+        writer.home(&home)?;
         let base = writer.checkout()?;
         writer.contexts(folder.root())?;
         writer.instructions(folder.root())?;
@@ -58,11 +57,6 @@ pub(super) async fn write(sidecar: &Arc<Sidecar>, given: Brought) -> Result<Opti
     };
     let written = tokio::task::spawn_blocking(work).await;
     written.unwrap_or_else(|error| Err(NotStarted::because(Reason::PlaceFailed, "the workspace")(error)))
-}
-
-/// Where the base of a workspace is remembered that outlives its place: beside it, out of the agent's reach.
-fn base_file(place: &PlaceFile) -> Option<PathBuf> {
-    place.workspace.as_ref().map(|workspace| workspace.with_extension("base"))
 }
 
 /// Paths in the workspace that are ours, as lines of a `.gitignore`.
@@ -103,6 +97,7 @@ fn empty(folder: &Path) -> io::Result<()> {
 struct Writer<'a> {
     place: &'a PlaceFile,
     given: &'a Given,
+    source: Source<'a>,
     workspace: PathBuf,
     interrupt: &'a AtomicBool,
 }
@@ -113,7 +108,12 @@ impl Writer<'_> {
             |path: &str| NotStarted::because(Reason::PlaceFailed, format!("the agent's file {path}"));
         let confined =
             Confined::open(home).map_err(NotStarted::because(Reason::PlaceFailed, "the agent's home"))?;
-        let own = [(GIT_CONFIG.0.to_owned(), GIT_CONFIG.1.to_owned())];
+        let mut git = GIT_CONFIG.1.to_owned();
+        if self.place.pod().is_some() {
+            // A volume's top folder is root's, and Git trusts no work tree of others.
+            git.push_str("[safe]\n\tdirectory = *\n");
+        }
+        let own = [(GIT_CONFIG.0.to_owned(), git)];
         for (path, content) in own.iter().chain(&self.place.spec.home_files) {
             confined.write(path, content.as_bytes(), 0o600).map_err(|error| failed(path)(error))?;
         }
@@ -127,10 +127,9 @@ impl Writer<'_> {
     fn checkout(&self) -> Result<Option<CommitId>, NotStarted> {
         let failed = |what| NotStarted::because(Reason::PlaceFailed, what);
         let Some(checkout) = &self.place.spec.checkout else { return Ok(None) };
-        let remembered = base_file(self.place);
-        if let Some(base) = remembered.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
+        let remembered = base::Remembered::of(self.place, &self.workspace);
+        if let Some(base) = remembered.as_ref().and_then(base::Remembered::read) {
             return base
-                .trim()
                 .parse()
                 .map(Some)
                 .map_err(NotStarted::because(Reason::PlaceFailed, "the base of the workspace"));
@@ -139,10 +138,9 @@ impl Writer<'_> {
             // What an interrupted clone left.
             empty(&self.workspace).map_err(failed("the workspace"))?;
         }
-        let base = repository::check_out(checkout, self.given, &self.workspace, self.interrupt)?;
-        if let Some(path) = remembered {
-            super::place::write_atomically(&path, base.as_str().as_bytes())
-                .map_err(failed("the base of the workspace"))?;
+        let base = self.source.check_out(checkout, &self.workspace, self.interrupt)?;
+        if let Some(remembered) = remembered {
+            remembered.write(base.as_str()).map_err(failed("the base of the workspace"))?;
         }
         Ok(Some(base))
     }
@@ -171,7 +169,7 @@ impl Writer<'_> {
             }
             ContextContent::Git { checkout, path } => {
                 let clone = tempfile::Builder::new().prefix("context-").tempdir_in(root).map_err(failed)?;
-                repository::check_out(checkout, self.given, clone.path(), self.interrupt)?;
+                self.source.check_out(checkout, clone.path(), self.interrupt)?;
                 let path: Option<RepoPath> = path
                     .as_deref()
                     .map(str::parse)

@@ -86,7 +86,7 @@ pub struct HarnessRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DurationText>")]
     pub timeout: Option<DurationField>,
-    /// The RuntimeClass of its pod, such as one of a sandbox. In a cluster only, like all of the next four.
+    /// The `RuntimeClass` of its pod, such as one of a sandbox. In a cluster only, like all of the next four.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"), length(max = 253))]
     pub runtime_class_name: Option<String>,
@@ -103,7 +103,7 @@ pub struct HarnessRunSpec {
     pub tolerations: Vec<Toleration>,
     /// Rules of its pod's scheduling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Box<Affinity>>,
     /// True stops the run: grace, collect, record. Taking it back does nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<bool>,

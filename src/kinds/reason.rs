@@ -195,6 +195,10 @@ reasons! {
     ContextFailed,
     /// The way out is not closed: the agent was not started.
     EgressNotEnforced,
+    /// The way out is closed but for the pod's own node, which was not allowed.
+    NodeReachable,
+    /// The pod was told to end before the agent had ended: a drain, an eviction or a deletion.
+    Drained,
     /// No controller came back for ten minutes.
     ControllerGone,
     /// The place vanished before its result was acknowledged.

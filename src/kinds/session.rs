@@ -93,7 +93,7 @@ pub struct Workspace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<QuantityText>")]
     pub size: Option<String>,
-    /// The StorageClass of a persistent workspace's volume; default: the cluster's own. In a cluster only.
+    /// The `StorageClass` of a persistent workspace's volume; default: the cluster's own. In a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"), length(max = 253))]
     pub storage_class_name: Option<String>,

@@ -35,8 +35,10 @@ use self::{
     watch::First,
 };
 use crate::{
+    class::Class,
     harness::{control::Request, secrets},
     kinds::{Reason, meta},
+    kubernetes::network::{NetworkPolicies, ProxySelector},
     names::{Namespace, ObjectName, Uid},
     ports::{
         Secrets, Workloads,
@@ -92,6 +94,9 @@ pub struct PodSettings {
     pub allow_node_reach: bool,
     /// The only namespace that is looked at; `None`: all.
     pub scope: Option<Namespace>,
+    /// The proxy's pods, which the network policy of each namespace lets through; `None`: somebody else writes the
+    /// policies. Either way the agent starts only once its way out is proven closed.
+    pub network: Option<ProxySelector>,
 }
 
 /// The pods cannot be watched.
@@ -116,6 +121,7 @@ pub struct KubeWorkloads {
     settings: PodSettings,
     secrets: Arc<dyn Secrets>,
     pods: Arc<Pods>,
+    network: Option<NetworkPolicies>,
     _watch: AbortOnDropHandle<()>,
 }
 
@@ -146,7 +152,8 @@ impl KubeWorkloads {
                 First::Looking | First::Done => StartError::Silent,
             });
         }
-        Ok(Arc::new(Self { client, settings, secrets, pods, _watch: watch }))
+        let network = settings.network.as_ref().map(|proxy| NetworkPolicies::new(client.clone(), proxy));
+        Ok(Arc::new(Self { client, settings, secrets, pods, network, _watch: watch }))
     }
 
     fn pods_in(&self, namespace: &Namespace) -> Api<Pod> {
@@ -179,6 +186,19 @@ impl KubeWorkloads {
                 "a pod {name} exists that is not of this run; delete it, and give the run a new name"
             );
             Error::Refused { run: run.clone(), reason: Reason::PlaceFailed, message }
+        })
+    }
+
+    /// Waits until the namespace of a run has its network policy.
+    async fn close_the_way_out(&self, run: &RunKey) -> Result<(), Error> {
+        let Some(network) = &self.network else { return Ok(()) };
+        network.ensure(&run.namespace).await.map_err(|error| match error.class() {
+            Class::Invalid => {
+                let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                let message = format!("{error}: {why}");
+                Error::Refused { run: run.clone(), reason: Reason::AdmissionRefused, message }
+            }
+            _ => unavailable(run, "closing its way out", error),
         })
     }
 
@@ -267,7 +287,7 @@ impl Workloads for KubeWorkloads {
         let pod = pod::compose(&self.settings, spec, Timestamp::now())?;
         // Before anything is made: a secret that is missing is the author's to mend.
         secrets::check(&*self.secrets, spec).await?;
-        // The network policy of the namespace belongs here: before the first pod.
+        self.close_the_way_out(&spec.run).await?;
         if let Some(session) = &spec.persistent_workspace {
             self.claim(spec, session).await?;
         }

@@ -112,7 +112,7 @@ pub struct PlaceSpec {
 pub struct PodWishes {
     /// The session's name, for the pod's label.
     pub session: Option<ObjectName>,
-    /// The RuntimeClass.
+    /// The `RuntimeClass`.
     pub runtime_class: Option<String>,
     /// The service account; `None`: the namespace's `default`.
     pub service_account: Option<String>,
@@ -121,7 +121,7 @@ pub struct PodWishes {
     /// Taints that it may have.
     pub tolerations: Vec<Toleration>,
     /// Rules of scheduling.
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Box<Affinity>>,
     /// Secrets with which the kubelet pulls the image.
     pub pull_secrets: Vec<ObjectName>,
     /// The class of the volume of a persistent workspace; `None`: the cluster's default.

@@ -29,7 +29,9 @@ pub(super) fn of(kind: Kind, crd: &CustomResourceDefinition) -> Value {
     });
     describe(&mut schema);
     envelope(&mut schema);
-    status(&mut schema);
+    if is_observed(kind) {
+        status(&mut schema);
+    }
     if let Some(spec) = schema.pointer_mut("/properties/spec") {
         for_each(spec, &mut rules::of_field);
     }
@@ -135,6 +137,11 @@ fn describe(schema: &mut Value) {
     schema["description"] = words;
 }
 
+/// Is a kind that somebody looks at and says so in its status? Agents and policies are read by runs only.
+fn is_observed(kind: Kind) -> bool {
+    !matches!(kind, Kind::Agent | Kind::EgressPolicy)
+}
+
 /// `observedGeneration` is -1 until somebody has looked, so that nobody takes "no conditions" for "ready".
 fn status(schema: &mut Value) {
     let Some(Value::Object(status)) = schema.pointer_mut("/properties/status") else { return };
@@ -211,11 +218,13 @@ mod tests {
         for kind in Kind::OURS {
             let schema = structural(kind);
             assert_eq!(defaults(&schema["properties"]["spec"]), 0, "{kind}");
-            assert_eq!(
-                schema["properties"]["status"]["properties"]["observedGeneration"]["default"], -1,
-                "{kind}"
-            );
-            assert_eq!(schema["properties"]["status"]["default"]["observedGeneration"], -1, "{kind}");
+            let status = &schema["properties"]["status"];
+            if is_observed(kind) {
+                assert_eq!(status["properties"]["observedGeneration"]["default"], -1, "{kind}");
+                assert_eq!(status["default"]["observedGeneration"], -1, "{kind}");
+            } else {
+                assert_eq!(defaults(status), 0, "{kind}: kstatus would wait for ever");
+            }
         }
     }
 

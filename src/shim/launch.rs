@@ -4,6 +4,7 @@
 //! between, because the code of a forked child of a threaded process may do next to nothing.
 
 use std::{
+    ffi::OsString,
     io,
     os::{fd::OwnedFd, unix::process::CommandExt},
     process::{Command, ExitCode, Stdio},
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::wire::{Size, Start};
 
+/// Where programs are found, unless an image says otherwise.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Exit code for a command that was not found (POSIX, Shell Command Language 2.8.2).
 const NOT_FOUND: u8 = 127;
 /// Exit code for a command that was found and cannot be executed (ibidem).
@@ -94,6 +97,7 @@ pub(super) fn start(start: &Start) -> io::Result<Agent> {
         .args(ExecArgs::of(&start.walls, start.terminal.is_some()))
         .args(&start.command)
         .env_clear()
+        .envs(start.on_image.then(of_image).into_iter().flatten())
         .envs(start.env.iter().map(|(name, value)| (name, value)))
         .current_dir(&start.directory);
     let ends = match start.terminal {
@@ -102,6 +106,16 @@ pub(super) fn start(start: &Start) -> io::Result<Agent> {
     };
     let child = command.spawn()?;
     Ok(Agent { pid: rustix::process::Pid::from_child(&child), ends })
+}
+
+/// The environment that the image gives. What a kubelet adds to it is nothing to the agent.
+fn of_image() -> Vec<(OsString, OsString)> {
+    let added = |name: &OsString| name.as_encoded_bytes().starts_with(b"KUBERNETES_") || name == "HOSTNAME";
+    let mut env: Vec<_> = std::env::vars_os().filter(|(name, _)| !added(name)).collect();
+    if !env.iter().any(|(name, _)| name == "PATH") {
+        env.push(("PATH".into(), PATH.into()));
+    }
+    env
 }
 
 fn pipes(command: &mut Command) -> io::Result<Vec<OwnedFd>> {

@@ -55,7 +55,7 @@ pub(super) fn kill_others() -> io::Result<()> {
 }
 
 /// Every process of this PID namespace but ourselves and those that only wait to be collected.
-fn others() -> io::Result<Vec<Pid>> {
+pub(super) fn others() -> io::Result<Vec<Pid>> {
     let own = rustix::process::getpid();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {

@@ -11,6 +11,7 @@ use std::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustix::net::{
@@ -40,6 +41,8 @@ pub enum ToShim {
     Terminate,
     /// SIGKILL to every process but the shim.
     Kill,
+    /// Read what the agent left; once it has ended.
+    Collect(Collect),
     /// End with the agent's exit code.
     Release,
 }
@@ -47,10 +50,10 @@ pub enum ToShim {
 /// What the shim tells.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromShim {
-    /// The first message. It brings the listening socket of the forwarder.
+    /// The first message. Under bubblewrap it brings the listening socket of the forwarder.
     Hello {
-        /// What the sidecar put on the shim's standard input.
-        nonce: String,
+        /// What the sidecar put on the shim's standard input; in a pod there is no such way.
+        nonce: Option<String>,
     },
     /// What a probe saw.
     Seen(Seen),
@@ -65,15 +68,51 @@ pub enum FromShim {
         code: i32,
         /// Processes that outlived the agent and were killed.
         left_behind: u32,
+        /// True: since the shim began, the kernel killed a process of this container for want of memory.
+        out_of_memory: bool,
     },
+    /// What the processes use now.
+    Used(Used),
+    /// Somebody wants this container to end (SIGTERM to PID 1).
+    Terminating,
+    /// The collector ended; why, if it failed.
+    Collected(Result<(), String>),
+}
+
+/// What all processes of a container but the shim use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// Processes and threads.
+    pub threads: u64,
+    /// Bytes of memory that are theirs alone.
+    pub memory: u64,
+}
+
+/// What the collector reads and where it writes, as the shim sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collect {
+    /// The workspace.
+    pub workspace: String,
+    /// The folder with its task, which is for its results, too.
+    pub out: String,
 }
 
 /// Ways out to try.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Probe {
-    /// Addresses that must not answer.
+    /// Addresses that must not accept a connection.
     pub closed: Vec<SocketAddr>,
-    /// The path that the proxy answers with its nonce.
+    /// One of them that counts who comes: once it was reached, nothing more is dialled, so that its count stays readable.
+    pub canary: Option<SocketAddr>,
+    /// Addresses that must not answer a question to the DNS by UDP.
+    pub silent: Vec<SocketAddr>,
+    /// How often each of them is dialled.
+    pub dials: u32,
+    /// Milliseconds between two dials.
+    pub pause_ms: u64,
+    /// The run's proxy.
+    pub forwarder: SocketAddr,
+    /// The path that it answers with its nonce.
     pub proof_path: String,
 }
 
@@ -93,8 +132,12 @@ pub struct Seen {
 pub struct Start {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Its whole environment.
+    /// Its environment.
     pub env: Vec<(String, String)>,
+    /// True: that goes on top of what the container's image says, which is the shim's own environment. False: it is all.
+    pub on_image: bool,
+    /// True: tell what the processes use.
+    pub measure: bool,
     /// Its working directory, absolute.
     pub directory: String,
     /// Limits that the kernel enforces on each process.
@@ -122,15 +165,19 @@ pub struct Size {
     pub columns: u16,
 }
 
-/// One end of the connection. Reading and writing may go on in two threads.
+/// One end of the connection. One thread may read and any number of them write.
 #[derive(Debug)]
-pub struct Link(UnixStream);
+pub struct Link {
+    stream: UnixStream,
+    /// A message is two writes, which belong together.
+    sending: Arc<Mutex<()>>,
+}
 
 impl Link {
     /// Speaks over this connection.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
-        Self(stream)
+        Self { stream, sending: Arc::default() }
     }
 
     /// Another handle on the same connection.
@@ -138,13 +185,13 @@ impl Link {
     /// # Errors
     /// When there are no more descriptors.
     pub fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
+        Ok(Self { stream: self.stream.try_clone()?, sending: Arc::clone(&self.sending) })
     }
 
     /// Ends the connection for both handles and for the peer.
     pub fn close(&self) {
         // An error means that it is closed already.
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
     /// Who is at the other end, as the kernel says.
@@ -152,7 +199,7 @@ impl Link {
     /// # Errors
     /// When the kernel does not say.
     pub fn peer(&self) -> io::Result<rustix::net::UCred> {
-        Ok(rustix::net::sockopt::socket_peercred(&self.0)?)
+        Ok(rustix::net::sockopt::socket_peercred(&self.stream)?)
     }
 
     /// Sends a message and the descriptors that belong to it.
@@ -169,9 +216,10 @@ impl Link {
             return Err(io::Error::other("more descriptors than a message carries"));
         }
         let head = length.to_be_bytes();
+        let _alone = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         // Four bytes into an empty stream socket are never taken in part.
-        rustix::net::sendmsg(&self.0, &[IoSlice::new(&head)], &mut ancillary, SendFlags::NOSIGNAL)?;
-        (&self.0).write_all(&body)
+        rustix::net::sendmsg(&self.stream, &[IoSlice::new(&head)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        (&self.stream).write_all(&body)
     }
 
     /// Waits for a message; `None` when the peer closed the connection between two messages.
@@ -185,13 +233,13 @@ impl Link {
         if got == 0 {
             return Ok(None);
         }
-        (&self.0).read_exact(&mut head[got..])?;
+        (&self.stream).read_exact(&mut head[got..])?;
         let length = u32::from_be_bytes(head);
         if length > MESSAGE_BYTES {
             return Err(io::Error::other("a message to or from the shim is too large"));
         }
         let mut body = vec![0; length as usize];
-        (&self.0).read_exact(&mut body)?;
+        (&self.stream).read_exact(&mut body)?;
         Ok(Some((serde_json::from_slice(&body)?, descriptors)))
     }
 
@@ -200,7 +248,7 @@ impl Link {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
             rustix::net::recvmsg(
-                &self.0,
+                &self.stream,
                 &mut [IoSliceMut::new(head)],
                 &mut ancillary,
                 RecvFlags::CMSG_CLOEXEC,
@@ -232,7 +280,7 @@ mod tests {
         let (a, b) = (Link::new(a), Link::new(b));
         let (reader, writer) = std::io::pipe().unwrap();
         a.send(&FromShim::Started, &[reader.as_fd()]).unwrap();
-        a.send(&FromShim::Exited { code: 3, left_behind: 1 }, &[]).unwrap();
+        a.send(&FromShim::Exited { code: 3, left_behind: 1, out_of_memory: false }, &[]).unwrap();
         drop((a, reader));
 
         let (message, mut descriptors) = b.receive::<FromShim>().unwrap().unwrap();
@@ -244,7 +292,7 @@ mod tests {
         assert_eq!(text, "through");
 
         let (message, descriptors) = b.receive::<FromShim>().unwrap().unwrap();
-        assert!(matches!(message, FromShim::Exited { code: 3, left_behind: 1 }));
+        assert!(matches!(message, FromShim::Exited { code: 3, left_behind: 1, out_of_memory: false }));
         assert!(descriptors.is_empty());
         assert!(b.receive::<FromShim>().unwrap().is_none(), "the peer is gone");
     }
@@ -261,6 +309,8 @@ mod tests {
         let start = Start {
             command: vec!["true".into()],
             env: vec![("KEY".into(), "hunter2".into())],
+            on_image: false,
+            measure: false,
             directory: "/".into(),
             walls: Walls::default(),
             terminal: None,

@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
 # Runs the programs of one test cluster for as long as its standard input is open. When that ends, however the tests
-# ended, the programs are killed and the folder is removed.
+# ended, the programs are killed and the folder is removed (with --leave, it is not).
 #
-# usage: tests/cluster/keep.sh FOLDER
+# usage: tests/cluster/keep.sh [--leave] FOLDER
 #
 # Each line of standard input is an order, and gets a line of answer:
 #   start NAME   runs the command in FOLDER/NAME.command, one argument a line; its output goes to FOLDER/NAME.log
 #   stop NAME    kills it
 #   alive NAME   answers yes or no
+#   run NAME     runs the command in FOLDER/NAME.command to its end; answers with its exit code
 set -euo pipefail
+leave=
+if [[ $1 == --leave ]]; then
+  leave=yes
+  shift
+fi
 folder=$1
 declare -A pids=()
 
@@ -44,6 +50,12 @@ while read -r order name; do
     alive)
       if alive "$name"; then answer yes; else answer no; fi
       ;;
+    run)
+      mapfile -t command <"$folder/$name.command"
+      code=0
+      (trap - PIPE HUP INT TERM; exec "${command[@]}") </dev/null >>"$folder/$name.log" 2>&1 || code=$?
+      answer "$code"
+      ;;
     *) answer "unknown order $order" ;;
   esac
 done
@@ -51,4 +63,4 @@ done
 for name in "${!pids[@]}"; do
   stop "$name"
 done
-rm -rf -- "$folder"
+[[ $leave ]] || rm -rf -- "$folder"

@@ -248,13 +248,25 @@ fn files_are_short_and_their_names_say_something() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What tests of the node say, which need root: CI runs all that say so, by `make test-node`.
+const NEEDS_A_NODE: &str = "#[ignore = \"needs root and a node: make test-node\"]";
+
 #[test]
 fn no_test_is_switched_off() {
     for folder in ["src", "tests"] {
         for source in sources(folder) {
-            assert!(!source.attributes().contains(&"ignore"), "{folder}/{} ignores a test", source.path);
+            let ignored = source.attributes().into_iter().filter(|&name| name == "ignore").count();
+            let elsewhere = if source.path.starts_with("it/node/") {
+                source.text.matches(NEEDS_A_NODE).count()
+            } else {
+                0
+            };
+            assert_eq!(ignored, elsewhere, "{folder}/{} ignores a test", source.path);
         }
     }
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    assert!(read("Makefile").contains("--test it node:: -- --ignored"), "tests of the node are not run");
+    assert!(read(".ci/run").contains("make --no-print-directory test-node"), "CI does not run them");
 }
 
 /// Modules below `tests/it` that `main.rs` does not declare: their tests would never run.

@@ -1,7 +1,7 @@
 //! A real API server for tests: etcd and kube-apiserver on ports of the loopback, with certificates, RBAC, admission
 //! and an audit log. One is shared by all tests of the process; a test that breaks its server starts its own.
 
-#![allow(clippy::unwrap_used, dead_code, reason = "for all tests, not each needs all")]
+#![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
 mod audit;
 mod authority;
@@ -10,6 +10,7 @@ mod keeper;
 mod server;
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::LazyLock,
 };
@@ -26,16 +27,17 @@ use kube::{
     runtime::wait::{await_condition, conditions},
 };
 use ostler::schema;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use self::authority::Authority;
 pub(crate) use self::{
     audit::{AuditLine, object_writes},
-    server::{Server, eventually},
+    authority::Authority,
+    keeper::Keeper,
+    server::{PATIENCE, PAUSE, Server, eventually, path_printed_by},
 };
 
 /// Whoever is in this group may do anything.
-const MASTERS: &str = "system:masters";
+pub(crate) const MASTERS: &str = "system:masters";
 
 /// An API server and what tests need around it. Dropped, it ends.
 #[derive(Debug)]
@@ -73,6 +75,21 @@ impl Cluster {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let authority = Authority::new();
         let server = Server::start(&authority).await;
+        Self::around(server, authority)
+    }
+
+    /// The API server of a node that this keeper keeps, at this address of it.
+    ///
+    /// # Panics
+    /// As [`Cluster::start_own`].
+    pub(crate) async fn start_on(keeper: Keeper, address: IpAddr) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let authority = Authority::new();
+        let server = Server::start_on(keeper, address, &authority).await;
+        Self::around(server, authority)
+    }
+
+    fn around(server: Server, authority: Authority) -> Self {
         let (url, folder) = (server.url(), server.folder().to_owned());
         let kubeconfig = write_kubeconfig(&folder, &authority, &url, "admin", &[MASTERS]);
         Self { server: Mutex::new(server), authority, url, folder, kubeconfig, crds: OnceCell::new() }
@@ -167,6 +184,21 @@ impl Cluster {
     pub(crate) async fn start_controllers(&self) {
         let user = self.kubeconfig_for("system:kube-controller-manager", &[MASTERS]);
         self.server.lock().await.start_controllers(&user);
+    }
+
+    /// Its processes.
+    pub(crate) async fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().await
+    }
+
+    /// Who its parts trust.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Where its files and logs are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What the server says of itself.

@@ -122,3 +122,97 @@ async fn the_end_of_a_run_can_be_waited_for() {
     let ([waited, _], _) = tokio::join!(prompt.run(&wait), prompt.run(&patch));
     assert_eq!(waited, format!("{run} condition met\n"));
 }
+
+/// kubectl with our program in its `PATH` under both names that kubectl looks for, and a namespace in its context.
+struct Plugged {
+    prompt: Prompt,
+    path: std::ffi::OsString,
+    kubeconfig: PathBuf,
+}
+
+impl Plugged {
+    async fn new() -> Self {
+        let prompt = Prompt::new().await;
+        let programs = prompt.home.path().join("bin");
+        std::fs::create_dir(&programs).unwrap();
+        for name in ["kubectl-ostler", "kubectl_complete-ostler"] {
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ostler"), programs.join(name)).unwrap();
+        }
+        let known = std::env::var_os("PATH").unwrap();
+        let path = std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&known))).unwrap();
+        let kubeconfig = prompt.home.path().join("kubeconfig");
+        std::fs::copy(&prompt.kubeconfig, &kubeconfig).unwrap();
+        let plugged = Self { prompt, path, kubeconfig };
+        let namespace = plugged.prompt.namespace.clone();
+        plugged.run(&["config", "set-context", "--current", "--namespace", &namespace]).await;
+        plugged
+    }
+
+    /// The exit code of a command, its output and its complaints.
+    async fn end(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let run = Command::new(&self.prompt.program)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", self.prompt.home.path())
+            .env("PATH", &self.path)
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
+        let [output, complaints] = [run.stdout, run.stderr].map(|text| String::from_utf8(text).unwrap());
+        (run.status.code(), output, complaints)
+    }
+
+    /// The output of a command that must succeed.
+    async fn run(&self, arguments: &[&str]) -> String {
+        let (code, output, complaints) = self.end(arguments).await;
+        assert_eq!(code, Some(0), "{arguments:?}: {output}{complaints}");
+        output
+    }
+}
+
+#[tokio::test]
+async fn verbs_of_the_plugin_act_on_the_current_context() {
+    let kubectl = Plugged::new().await;
+    kubectl.prompt.apply_examples(&[]).await;
+    let [run, session] =
+        ["hrun", "ses"].map(|kind| ["get", kind, "--output", "jsonpath={.items[0].metadata.name}"]);
+    let (run, session) = (kubectl.run(&run).await, kubectl.run(&session).await);
+
+    let table = kubectl.run(&["ostler", "get", "runs"]).await;
+    assert!(table.contains(&run), "{table}");
+    let file = kubectl.prompt.kubeconfig.to_str().unwrap();
+    let elsewhere = kubectl.run(&["ostler", "get", "runs", "--kubeconfig", file, "--output", "name"]).await;
+    assert!(!elsewhere.contains(&run), "that file's context is in namespace default: {elsewhere}");
+    let both = ["ostler", "get", "runs", "--kubeconfig", file, "--namespace", &kubectl.prompt.namespace];
+    assert!(kubectl.run(&both).await.contains(&run));
+
+    kubectl.run(&["ostler", "stop", &run]).await;
+    kubectl.run(&["ostler", "suspend", &format!("session/{session}")]).await;
+    let field = async |kind, path| kubectl.run(&["get", kind, "--output", path]).await;
+    assert_eq!(field("hrun", "jsonpath={.items[0].spec.stop}").await, "true");
+    assert_eq!(field("ses", "jsonpath={.items[0].spec.suspend}").await, "true");
+    kubectl.run(&["ostler", "resume", "session", &session]).await;
+    assert_eq!(field("ses", "jsonpath={.items[0].spec.suspend}").await, "");
+
+    let (code, _, complaints) = kubectl.end(&["ostler", "get", "runs", "--context", "nowhere"]).await;
+    assert_eq!(code, Some(2), "{complaints}");
+    assert!(complaints.contains("nowhere"), "{complaints}");
+}
+
+#[tokio::test]
+async fn kubectl_knows_its_plugin_and_completes_it() {
+    let kubectl = Plugged::new().await;
+    let plugins = kubectl.run(&["plugin", "list"]).await;
+    assert!(plugins.contains("/kubectl-ostler"), "{plugins}");
+    let help = kubectl.run(&["ostler", "suspend", "--help"]).await;
+    assert!(help.contains("Usage: kubectl ostler suspend "), "{help}");
+    for (typed, expected) in [
+        (&["sus"][..], "suspend"),
+        (&["suspend", "ses"], "session"),
+        (&["get", "--all-n"], "--all-namespaces"),
+    ] {
+        let completed = kubectl.run(&[&["__complete", "ostler"], typed].concat()).await;
+        let first = completed.lines().next().unwrap().split('\t').next().unwrap();
+        assert_eq!(first, expected, "{completed}");
+    }
+}

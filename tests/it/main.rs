@@ -5,6 +5,7 @@
     reason = "clippy allows them in test functions only, not in their fixtures"
 )]
 
+mod alongside;
 mod api;
 mod architecture;
 mod cache;
@@ -24,10 +25,13 @@ mod harness;
 mod kubectl;
 mod kubernetes;
 mod manifest;
+mod node;
 mod objects;
 mod offline;
 mod plan;
 mod recorder;
+mod report;
+mod rerun;
 mod roles;
 mod scenarios;
 mod servers;

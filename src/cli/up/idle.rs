@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn each_standing_is_told_apart() {
-        let cases = [
+        let cases = vec![
             (run("Succeeded", "Completed", Some(("True", "Recorded"))), Standing::Done(Phase::Succeeded)),
             (run("Succeeded", "Completed", None), Standing::Moving),
             (run("Succeeded", "Completed", Some(("False", "LedgerUnavailable"))), Standing::Moving),

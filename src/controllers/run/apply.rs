@@ -1,6 +1,6 @@
 //! Effects and status of a step, written. Every write carries the object's UID, and the status its version.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::{
     step::{Effect, Step},
 };
 use crate::{
-    kinds::{HarnessRun, ObjectId, Phase, Reason, harness_run::HarnessRunStatus, meta},
+    kinds::{HarnessRun, ObjectId, Phase, Reason, condition, harness_run::HarnessRunStatus, meta},
     names::Uid,
     ports::{
         objects::{At, Happening, Severity, merge_patch},
@@ -130,7 +130,26 @@ pub(super) async fn refuse(
     status(id, at, run, &new, context).await
 }
 
-/// Writes the status if it differs, and tells of a new phase.
+/// True when a status says something that somebody may wait for. Figures of the start, proofs of what everybody expects,
+/// and the steps of collecting come with the next thing that happens: a write for each would be a third of a run's cost.
+fn is_news(old: &HarnessRunStatus, new: &HarnessRunStatus) -> bool {
+    let mut waits = new.clone();
+    waits.startup.clone_from(&old.startup);
+    let collects = old.phase == Some(Phase::Collecting) && new.phase == old.phase;
+    if collects {
+        waits.reason = old.reason;
+    }
+    let bad = |c: &Condition| {
+        let before = condition::get(&old.conditions, &c.type_);
+        c.status != "True" && before.is_none_or(|o| o.status != c.status || !collects && o != c)
+    };
+    if !new.conditions.iter().any(bad) {
+        waits.conditions.clone_from(&old.conditions);
+    }
+    waits != *old || new.phase.is_none_or(Phase::is_terminal)
+}
+
+/// Writes the status if it differs by news, and tells of a new phase.
 pub(super) async fn status(
     id: &ObjectId,
     at: &At,
@@ -138,6 +157,9 @@ pub(super) async fn status(
     new: &HarnessRunStatus,
     context: &Context,
 ) -> Result<(), Error> {
+    if run.status.as_ref().is_some_and(|old| !is_news(old, new)) {
+        return Ok(());
+    }
     let json = |status: &HarnessRunStatus| serde_json::to_value(status).map_err(Error::Status);
     let old = run.status.as_ref().map_or_else(|| Ok(Value::Object(serde_json::Map::new())), json)?;
     let Some(patch) = merge_patch(&old, &json(new)?) else { return Ok(()) };
@@ -167,4 +189,45 @@ async fn tell(id: &ObjectId, uid: &Uid, run: &HarnessRun, new: &HarnessRunStatus
     };
     let severity = if bad { Severity::Warning } else { Severity::Normal };
     context.store.tell(Happening { about: id.clone(), uid: uid.clone(), severity, reason, message }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(value: Value) -> HarnessRunStatus {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn condition(type_: &str, status: &str, reason: &str) -> Value {
+        json!({"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    }
+
+    #[test]
+    fn figures_and_good_proofs_wait_for_news() {
+        let starting = || json!({"phase": "Starting", "reason": "PlaceRequested"});
+        let collecting = |reason: &str| json!({"phase": "Collecting", "reason": reason, "conditions": [condition("Ready", "False", reason)]});
+        let with = |mut value: Value, field: &str, more: Value| {
+            value[field] = more;
+            value
+        };
+        let (proven, unproven) = (
+            condition("EgressProven", "True", "EgressProven"),
+            condition("LimitsEnforced", "False", "LimitsNotEnforced"),
+        );
+        let ended = json!({"phase": "Succeeded", "reason": "Completed"});
+        let cases = [
+            ("a figure", starting(), with(starting(), "startup", json!({"clonedMs": 5})), false),
+            ("a good proof", starting(), with(starting(), "conditions", json!([proven])), false),
+            ("a bad one", starting(), with(starting(), "conditions", json!([unproven])), true),
+            ("a place", starting(), with(starting(), "place", json!({"uid": "u", "name": "p"})), true),
+            ("a reason", starting(), with(starting(), "reason", json!("PreparingWorkspace")), true),
+            ("a step of collecting", collecting("CollectingResult"), collecting("RecordingResult"), false),
+            ("a phase", starting(), collecting("CollectingResult"), true),
+            ("a figure at the end", ended.clone(), with(ended, "startup", json!({"clonedMs": 5})), true),
+        ];
+        for (what, old, new, news) in cases {
+            assert_eq!(is_news(&status(old), &status(new)), news, "{what}");
+        }
+    }
 }

@@ -122,4 +122,39 @@ mod tests {
             assert_eq!(condition::is_true(&status.conditions, types::STALLED), stalled, "{phase}");
         }
     }
+
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        kind: String,
+        state: String,
+        #[serde(default)]
+        status: serde_json::Value,
+        #[serde(default)]
+        reasons: Vec<Reason>,
+        #[serde(default)]
+        conditions: std::collections::BTreeMap<String, String>,
+    }
+
+    /// The table of what others make of our status shows what we write.
+    #[test]
+    fn the_table_of_others_has_our_conditions() {
+        let table = include_str!("../../../tests/alongside/health.yaml");
+        let table: Vec<Entry> = serde_saphyr::from_str(table).unwrap();
+        let ours = [types::READY, types::SUCCEEDED, types::RECONCILING, types::STALLED];
+        let mut compared = 0;
+        for entry in table.iter().filter(|entry| entry.kind == "HarnessRun") {
+            for reason in &entry.reasons {
+                let phase: Phase = serde_json::from_value(entry.status["phase"].clone()).unwrap();
+                let mut status = HarnessRunStatus::default();
+                stand(&mut status, &Standing::new(phase, *reason, ""), Some(1), at(1));
+                for type_ in ours {
+                    let state = condition::get(&status.conditions, type_).map(|found| found.status.as_str());
+                    let told = entry.conditions.get(type_).map(String::as_str);
+                    assert_eq!(told, state, "{}: {type_} of {phase} ({reason})", entry.state);
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 100, "{compared}");
+    }
 }

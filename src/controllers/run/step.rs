@@ -231,6 +231,10 @@ fn finish(observed: &Observed<'_>, step: &mut Step, standing: &Standing) {
 
 /// Terminal: the place goes, and when nothing is left to record, the object may go.
 fn ended(observed: &Observed<'_>, step: &mut Step) {
+    if observed.run.metadata.deletion_timestamp.is_none() {
+        // a spec that changes after the end changes nothing, and who waits for it to be seen must not wait for ever
+        step.status.observed_generation = observed.run.metadata.generation;
+    }
     if observed.place.is_some() {
         step.effects.push(Effect::RemovePlace);
     }

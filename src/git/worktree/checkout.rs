@@ -9,7 +9,7 @@ use std::{
 
 use gix::refs::{FullName, Target};
 
-use crate::git::{self, CommitId, Limits, Remote, Repository, budget::Budget, session::Session};
+use crate::git::{self, CommitId, Limits, Location, Remote, Repository, budget::Budget, session::Session};
 
 /// Why there is no work tree.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,8 @@ pub enum Revision {
 pub struct Checkout<'a> {
     /// The repository.
     pub remote: &'a Remote,
+    /// What the checkout remembers as its origin; `None`: the repository as it was reached.
+    pub origin: Option<Location>,
     /// What to check out.
     pub revision: Revision,
     /// The local branch that will be checked out.
@@ -136,7 +138,8 @@ impl Checkout<'_> {
             let folder = git_dir.join(folder);
             fs::create_dir_all(&folder).map_err(file("making", &folder))?;
         }
-        let config = config(&self.remote.location().to_string(), &self.branch, &self.revision);
+        let origin = self.origin.as_ref().unwrap_or_else(|| self.remote.location());
+        let config = config(&origin.to_string(), &self.branch, &self.revision);
         for (name, content) in [("config", config), ("HEAD", format!("ref: {local}\n"))] {
             let path = git_dir.join(name);
             fs::write(&path, content).map_err(file("writing", &path))?;

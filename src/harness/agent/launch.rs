@@ -4,16 +4,15 @@ use crate::{
     harness::{control::Given, place::PlaceFile, sidecar::NotStarted},
     kinds::Reason,
     ports::workloads::{AGENT_HOME, PROXY_URL},
-    shim::{Walls, wire::Start},
+    shim::{PATH, Walls, wire::Start},
 };
-
-/// Where programs are found.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Command, environment and folder.
 pub(super) fn describe(place: &PlaceFile, given: &Given, walls: Walls) -> Result<Start, NotStarted> {
     let spec = &place.spec;
     let term = if place.terminal.is_some() { "xterm-256color" } else { "dumb" };
+    let pod = place.pod();
+    let proxy = pod.map_or_else(|| PROXY_URL.to_owned(), |pod| format!("http://{}", pod.layout.forwarder));
     let own = [
         ("HOME", AGENT_HOME),
         ("USER", "agent"),
@@ -23,15 +22,17 @@ pub(super) fn describe(place: &PlaceFile, given: &Given, walls: Walls) -> Result
         ("TMPDIR", "/tmp"),
         ("LANG", "C.UTF-8"),
         ("TERM", term),
-        ("HTTP_PROXY", PROXY_URL),
-        ("HTTPS_PROXY", PROXY_URL),
-        ("http_proxy", PROXY_URL),
-        ("https_proxy", PROXY_URL),
+        ("HTTP_PROXY", proxy.as_str()),
+        ("HTTPS_PROXY", proxy.as_str()),
+        ("http_proxy", proxy.as_str()),
+        ("https_proxy", proxy.as_str()),
         ("NO_PROXY", "localhost,127.0.0.1,::1"),
         ("no_proxy", "localhost,127.0.0.1,::1"),
     ];
+    // Where programs are is known to the image.
+    let own = own.into_iter().filter(|(name, _)| pod.is_none() || *name != "PATH");
     let mut env: Vec<(String, String)> =
-        own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        own.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     env.extend(spec.env.iter().cloned());
     for (name, value) in &given.env {
         let value = value.text().filter(|text| !text.contains('\0')).ok_or_else(|| NotStarted {
@@ -44,5 +45,7 @@ pub(super) fn describe(place: &PlaceFile, given: &Given, walls: Walls) -> Result
         "" => spec.workspace_dir.clone(),
         inner => format!("{}/{inner}", spec.workspace_dir),
     };
-    Ok(Start { command: spec.command.clone(), env, directory, walls, terminal: place.terminal })
+    let (command, terminal) = (spec.command.clone(), place.terminal);
+    let (on_image, measure) = (pod.is_some(), pod.is_some());
+    Ok(Start { command, env, on_image, measure, directory, walls, terminal })
 }

@@ -4,48 +4,111 @@ use std::{num::NonZeroU32, path::Path, sync::atomic::AtomicBool, time::Duration}
 
 use crate::{
     git::{
-        self, Location, Remote,
+        self, Location, Remote, RemoteBuilder,
         worktree::{self, CheckoutError, Revision},
     },
     harness::{
         control::{GitSecret, Given},
+        place::PlaceFile,
+        pod::Relay,
         sidecar::NotStarted,
     },
     kinds::Reason,
     names::CommitId,
     ports::workloads::Checkout,
+    proxy::tunnel::{Client, OpenError},
 };
 
 /// How long a clone may take.
 const CLONE_TIME: Duration = Duration::from_mins(10);
 
-/// Clones into an empty folder.
-pub(super) fn check_out(
+/// Where clones come from.
+pub(super) enum Source<'a> {
+    /// The repositories themselves, with the credentials that were given.
+    Direct(&'a Given),
+    /// The egress proxy of a cluster, which has the credentials.
+    Tunnel(Client),
+}
+
+impl<'a> Source<'a> {
+    /// That of a place.
+    pub(super) fn of(place: &PlaceFile, given: &'a Given) -> Result<Self, NotStarted> {
+        let Some(pod) = place.pod() else { return Ok(Self::Direct(given)) };
+        pod.client().map(Self::Tunnel).map_err(NotStarted::because(Reason::PlaceFailed, "the egress proxy"))
+    }
+
+    /// Clones into an empty folder.
+    pub(super) fn check_out(
+        &self,
+        checkout: &Checkout,
+        directory: &Path,
+        interrupt: &AtomicBool,
+    ) -> Result<CommitId, NotStarted> {
+        let location: Location =
+            checkout.url.parse().map_err(NotStarted::because(Reason::CloneFailed, "the repository's URL"))?;
+        match self {
+            Self::Direct(given) => {
+                let remote = credential(Remote::builder(location.clone()), &location, checkout, given)?;
+                clone(remote, None, checkout, directory, interrupt)
+            }
+            Self::Tunnel(client) => {
+                let what = format!("cloning {}", checkout.url);
+                let relay = Relay::open(client.clone(), &checkout.url)
+                    .map_err(NotStarted::because(Reason::CloneFailed, what.as_str()))?;
+                let way: Location =
+                    relay.url().parse().map_err(NotStarted::because(Reason::CloneFailed, what))?;
+                let cloned = clone(Remote::builder(way), Some(location), checkout, directory, interrupt);
+                cloned.map_err(|seen| relay.refusal().map_or(seen, |refusal| refused(checkout, refusal)))
+            }
+        }
+    }
+}
+
+/// What the proxy said is the reason; Git only saw connections that ended.
+fn refused(checkout: &Checkout, refusal: OpenError) -> NotStarted {
+    let reason = match refusal {
+        OpenError::Denied { .. } => Reason::CloneUnauthorized,
+        _ => Reason::CloneFailed,
+    };
+    NotStarted::because(reason, format!("cloning {}", checkout.url))(refusal)
+}
+
+fn credential(
+    mut remote: RemoteBuilder,
+    location: &Location,
     checkout: &Checkout,
     given: &Given,
+) -> Result<RemoteBuilder, NotStarted> {
+    let Some(secret) = &checkout.secret else { return Ok(remote) };
+    let found = given.git.iter().find(|given| given.secret == *secret && given.url == checkout.url);
+    let found = found.ok_or_else(|| NotStarted {
+        reason: Reason::SecretNotFound,
+        message: format!("Secret {secret} was not given to this run"),
+    })?;
+    remote = remote.credential(
+        git::secret::credential(location, |key| value(found, key))
+            .map_err(NotStarted::because(Reason::SecretNotAllowed, "the credential"))?,
+    );
+    Ok(match value(found, "ca.crt") {
+        Some(ca) => remote.ca(ca),
+        None => remote,
+    })
+}
+
+fn clone(
+    remote: RemoteBuilder,
+    origin: Option<Location>,
+    checkout: &Checkout,
     directory: &Path,
     interrupt: &AtomicBool,
 ) -> Result<CommitId, NotStarted> {
-    let location: Location =
-        checkout.url.parse().map_err(NotStarted::because(Reason::CloneFailed, "the repository's URL"))?;
-    let mut remote = Remote::builder(location.clone()).timeout(CLONE_TIME);
-    if let Some(secret) = &checkout.secret {
-        let found = given.git.iter().find(|given| given.secret == *secret && given.url == checkout.url);
-        let found = found.ok_or_else(|| NotStarted {
-            reason: Reason::SecretNotFound,
-            message: format!("Secret {secret} was not given to this run"),
-        })?;
-        remote = remote.credential(
-            git::secret::credential(&location, |key| value(found, key))
-                .map_err(NotStarted::because(Reason::SecretNotAllowed, "the credential"))?,
-        );
-        if let Some(ca) = value(found, "ca.crt") {
-            remote = remote.ca(ca);
-        }
-    }
-    let remote = remote.build().map_err(NotStarted::because(Reason::CloneFailed, &checkout.url))?;
+    let remote = remote
+        .timeout(CLONE_TIME)
+        .build()
+        .map_err(NotStarted::because(Reason::CloneFailed, &checkout.url))?;
     let work = worktree::Checkout {
         remote: &remote,
+        origin,
         revision: revision(checkout)?,
         branch: checkout.branch.clone(),
         depth: NonZeroU32::new(checkout.depth),

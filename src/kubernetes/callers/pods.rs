@@ -193,7 +193,7 @@ fn began(status: &PodStatus) -> Option<Timestamp> {
     let sidecar = sidecars.filter(|container| container.name == SIDECAR).find_map(|container| {
         container.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
     });
-    sidecar.or(status.start_time.as_ref().map(|time| time.0))
+    sidecar.or_else(|| status.start_time.as_ref().map(|time| time.0))
 }
 
 /// What the annotations say; a fault as a text without an end.

@@ -57,7 +57,8 @@ const MAX_NAME: usize = 63;
 /// The pod's name, the same for the same run: an API server takes a name once.
 pub(super) fn name(run: &RunKey) -> String {
     let digest = Sha256::digest(run.uid.as_str());
-    let id: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    let id = u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])) >> 24;
+    let id = format!("{id:010x}");
     let start = run.name.as_str();
     let start = &start[..start.floor_char_boundary(MAX_NAME - 1 - id.len())];
     format!("{}-{id}", start.trim_end_matches(['-', '.']))
@@ -121,7 +122,7 @@ fn pod_spec(settings: &PodSettings, spec: &PlaceSpec, image: String) -> PodSpec 
         service_account_name: wishes.service_account.clone(),
         node_selector: Some(wishes.node_selector.clone()).filter(|labels| !labels.is_empty()),
         tolerations: Some(wishes.tolerations.clone()).filter(|list| !list.is_empty()),
-        affinity: wishes.affinity.clone(),
+        affinity: wishes.affinity.as_deref().cloned(),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         restart_policy: Some("Never".to_owned()),

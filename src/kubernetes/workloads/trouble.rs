@@ -135,7 +135,7 @@ impl<'a> Look<'a> {
             let message = "the agent passed its memory limit, and no result came";
             return fatal(Reason::OutOfMemory, message.to_owned());
         }
-        if let Some(trouble) = self.container(INSTALL).and_then(|install| self.of_install(install)) {
+        if let Some(trouble) = self.container(INSTALL).and_then(of_install) {
             return Some(trouble);
         }
         let unstarted = self.container(AGENT).and_then(terminated).filter(|end| is_unstarted(end));
@@ -186,7 +186,7 @@ impl<'a> Look<'a> {
     fn of_container(&self, container: &ContainerStatus) -> Option<Trouble> {
         let name = container.name.as_str();
         if name == INSTALL
-            && let Some(trouble) = self.of_install(container)
+            && let Some(trouble) = of_install(container)
         {
             return Some(trouble);
         }
@@ -218,13 +218,6 @@ impl<'a> Look<'a> {
                 ),
             }
         })
-    }
-
-    fn of_install(&self, install: &ContainerStatus) -> Option<Trouble> {
-        let end = terminated(install).filter(|end| end.exit_code != 0)?;
-        let message = format!("the program could not be copied into the pod: exit code {}", end.exit_code);
-        let said = end.message.as_deref().or(end.reason.as_deref()).unwrap_or_default();
-        Some(trouble(Reason::InstallFailed, with(&message, said), Some(Phase::Failed)))
     }
 
     /// True when the pod has been on its node for too long to go on waiting for a container.
@@ -273,6 +266,13 @@ fn is_out_of_memory(end: &ContainerStateTerminated) -> bool {
 fn trouble(reason: Reason, mut message: String, ends: Option<Phase>) -> Trouble {
     message.truncate(message.floor_char_boundary(MAX_MESSAGE));
     Trouble { reason, message, ends }
+}
+
+fn of_install(install: &ContainerStatus) -> Option<Trouble> {
+    let end = terminated(install).filter(|end| end.exit_code != 0)?;
+    let message = format!("the program could not be copied into the pod: exit code {}", end.exit_code);
+    let said = end.message.as_deref().or(end.reason.as_deref()).unwrap_or_default();
+    Some(trouble(Reason::InstallFailed, with(&message, said), Some(Phase::Failed)))
 }
 
 /// Our words, then those of whoever noticed.

@@ -1,6 +1,6 @@
 //! One tunnel, from the handshake to its end.
 
-use std::{error::Error as _, io, net::IpAddr, sync::Arc};
+use std::{error::Error as _, io, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bidirectional},
@@ -20,6 +20,9 @@ use crate::{
         tunnel::{LINE_BYTES, Preamble, Target, Verdict},
     },
 };
+
+/// How long a target may take to be open, over all its addresses; with who calls, less than a caller waits.
+const CONSIDER: Duration = Duration::from_secs(35);
 
 /// The caller's side of a tunnel.
 pub(super) type Client = BufReader<TlsStream<TcpStream>>;
@@ -46,7 +49,12 @@ pub(super) async fn serve(shared: Arc<Shared>, tls: TlsAcceptor, tcp: TcpStream,
     let target = preamble.target;
     let identified = shared.callers.identify(&preamble.token, target.audience(), from).await;
     let (verdict, way) = match &identified {
-        Ok(caller) => consider(&shared, caller, from, &target).await,
+        Ok(caller) => {
+            let considered = timeout(CONSIDER, consider(&shared, caller, from, &target)).await;
+            considered.unwrap_or_else(|_| {
+                (Verdict::Unreachable { message: "The target did not answer in time.".to_owned() }, None)
+            })
+        }
         Err(Refusal::Stranger(message)) => (Verdict::Denied { message: message.clone() }, None),
         Err(Refusal::NotYet(message)) => (Verdict::Unreachable { message: message.clone() }, None),
     };

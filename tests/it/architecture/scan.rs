@@ -51,6 +51,11 @@ impl Source {
         reader.found
     }
 
+    /// How often this is written in the file, wherever.
+    pub(super) fn count(&self, text: &str) -> usize {
+        self.text.matches(text).count()
+    }
+
     /// Names inside the attributes of the file, tests included: `ignore` of `#[ignore]`.
     pub(super) fn attributes(&self) -> Vec<&str> {
         let tokens = lex(&self.text);

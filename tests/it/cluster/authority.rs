@@ -43,11 +43,11 @@ impl Authority {
         }
     }
 
-    /// The API server's own certificate.
-    pub(crate) fn server(&self) -> Identity {
-        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"].map(str::to_owned);
+    /// The certificate of a server with these names and addresses.
+    pub(crate) fn server(&self, common_name: &str, names: &[&str]) -> Identity {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name = named("kube-apiserver");
+        params.distinguished_name = named(common_name);
         self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 

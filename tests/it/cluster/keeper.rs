@@ -1,11 +1,15 @@
 //! The process that runs a cluster's programs and outlives the tests by a moment, to leave nothing behind.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
+
+/// The file in the folder with what the keeper itself had to say.
+const OWN_WORDS: &str = "keeper";
 
 /// Runs programs in a folder. When this is dropped or this process ends, however it ends, they are killed and the
 /// folder is removed.
@@ -19,14 +23,25 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
+    /// The programs share the machine with the tests.
     pub(crate) fn new() -> Self {
+        Self::of("keep.sh")
+    }
+
+    /// The programs are in namespaces of their own, as the programs of a node; `node.sh` says what is in there.
+    pub(crate) fn new_node() -> Self {
+        Self::of("node.sh")
+    }
+
+    fn of(script: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("ostler-cluster-").tempdir().unwrap().keep();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/keep.sh");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster").join(script);
+        let own_words = File::create(folder.join(format!("{OWN_WORDS}.log"))).unwrap();
         let mut child = Command::new(script)
             .arg(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(own_words)
             // An interrupt from the keyboard is for the tests; this one ends after them.
             .process_group(0)
             .spawn()
@@ -41,13 +56,24 @@ impl Keeper {
 
     /// Runs a program under a name of ours.
     pub(crate) fn start(&mut self, name: &str, program: &Path, arguments: &[String]) {
+        self.write_command(name, program, arguments);
+        assert_eq!(self.order("start", name), "started", "{}", self.last_words(OWN_WORDS));
+    }
+
+    /// Runs a program to its end and gives its exit code.
+    pub(crate) fn run(&mut self, name: &str, program: &Path, arguments: &[String]) -> i32 {
+        self.write_command(name, program, arguments);
+        let code = self.order("run", name);
+        code.parse().unwrap_or_else(|_| panic!("{code:?}: {}", self.last_words(OWN_WORDS)))
+    }
+
+    fn write_command(&self, name: &str, program: &Path, arguments: &[String]) {
         let mut command = program.to_str().unwrap().to_owned();
         for argument in arguments {
             assert!(!argument.contains('\n'), "one argument is one line: {argument:?}");
             command = format!("{command}\n{argument}");
         }
         std::fs::write(self.folder.join(format!("{name}.command")), command + "\n").unwrap();
-        assert_eq!(self.order("start", name), "started");
     }
 
     /// Kills the program of that name, if it runs, and waits for its end.

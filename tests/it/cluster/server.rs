@@ -1,7 +1,7 @@
 //! The processes of the test cluster, and their ways of starting.
 
 use std::{
-    net::TcpListener,
+    net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -19,9 +19,9 @@ const API_SERVER: &str = "kube-apiserver";
 const CONTROLLERS: &str = "kube-controller-manager";
 
 /// How long anything may take to come: machines of CI are slow and loaded.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// The time between two looks at something that cannot be waited for otherwise.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 /// A port that was free may be taken when the program comes to it.
 const ATTEMPTS: usize = 5;
 
@@ -31,11 +31,16 @@ const AUDIT_POLICY: &str = r#"{
   "rules": [{"level": "None", "users": ["system:apiserver"]}, {"level": "Metadata"}]
 }"#;
 
+/// The address of the API server's own service, the first of the range.
+const SERVICE: &str = "10.96.0.1";
+
 /// etcd and an API server.
 #[derive(Debug)]
 pub(crate) struct Server {
     keeper: Keeper,
     assets: PathBuf,
+    /// Where the API server is found: the loopback, or a node's own address.
+    address: IpAddr,
     ports: Ports,
 }
 
@@ -56,11 +61,10 @@ impl Server {
         let assets = assets();
         let mut said = String::new();
         for _ in 0..ATTEMPTS {
-            let mut server = Self { keeper: Keeper::new(), assets: assets.clone(), ports: Ports::free() };
-            server.write_files(authority);
-            server.start_etcd();
-            server.keeper.start(API_SERVER, &server.assets.join(API_SERVER), &server.api_server_arguments());
-            match server.ready(authority).await {
+            let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+            let mut server =
+                Self { keeper: Keeper::new(), assets: assets.clone(), address, ports: Ports::free() };
+            match server.bring_up(authority).await {
                 Ok(()) => return server,
                 Err(why) => said = why,
             }
@@ -68,9 +72,38 @@ impl Server {
         panic!("the test API server did not start {ATTEMPTS} times, at last:\n{said}");
     }
 
+    /// The same on a node, at this address of it, for kubelet and pods to reach.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub(crate) async fn start_on(keeper: Keeper, address: IpAddr, authority: &Authority) -> Self {
+        let mut server = Self { keeper, assets: assets(), address, ports: Ports::USUAL };
+        if let Err(said) = server.bring_up(authority).await {
+            panic!("the API server of the test node did not start:\n{said}");
+        }
+        server
+    }
+
+    async fn bring_up(&mut self, authority: &Authority) -> Result<(), String> {
+        self.write_files(authority);
+        self.start_etcd();
+        self.keeper.start(API_SERVER, &self.assets.join(API_SERVER), &self.api_server_arguments());
+        self.ready(authority).await
+    }
+
     /// Where the API server listens.
     pub(crate) fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.api)
+        format!("https://{}:{}", self.address, self.ports.api)
+    }
+
+    /// Where the programs are that a server without a node may have.
+    pub(crate) fn assets(&self) -> &Path {
+        &self.assets
+    }
+
+    /// What runs beside the server, in its place and for its time.
+    pub(crate) fn keeper(&mut self) -> &mut Keeper {
+        &mut self.keeper
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -113,11 +146,16 @@ impl Server {
     }
 
     fn write_files(&self, authority: &Authority) {
-        let server = authority.server();
+        let address = self.address.to_string();
+        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let server = authority.server(API_SERVER, &[&names[..], &[SERVICE, &address]].concat());
+        let client = authority.user("kube-apiserver-kubelet-client", &[super::MASTERS]);
         let write = |name: &str, content: &str| std::fs::write(self.folder().join(name), content).unwrap();
         write("authority.crt", &authority.certificate);
         write("server.crt", &server.certificate);
         write("server.key", &server.key);
+        write("kubelet-client.crt", &client.certificate);
+        write("kubelet-client.key", &client.key);
         write("tokens.key", &authority.service_account_key);
         write("tokens.pub", &authority.service_account_public_key);
         write("audit.json", AUDIT_POLICY);
@@ -144,17 +182,27 @@ impl Server {
 
     fn api_server_arguments(&self) -> Vec<String> {
         let file = |name: &str| self.folder().join(name).display().to_string();
+        let reconciler = if self.address.is_loopback() {
+            // It may not be a loopback address in an Endpoints object, and nobody here looks for one.
+            "--endpoint-reconciler-type=none"
+        } else {
+            "--endpoint-reconciler-type=lease"
+        };
         vec![
             format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd),
-            "--bind-address=127.0.0.1".to_owned(),
-            "--advertise-address=127.0.0.1".to_owned(),
-            // It may not be a loopback address in an Endpoints object, and nobody here looks for one.
-            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--bind-address={}", self.address),
+            format!("--advertise-address={}", self.address),
+            reconciler.to_owned(),
             format!("--secure-port={}", self.ports.api),
             format!("--tls-cert-file={}", file("server.crt")),
             format!("--tls-private-key-file={}", file("server.key")),
             format!("--client-ca-file={}", file("authority.crt")),
+            format!("--kubelet-client-certificate={}", file("kubelet-client.crt")),
+            format!("--kubelet-client-key={}", file("kubelet-client.key")),
+            format!("--kubelet-certificate-authority={}", file("authority.crt")),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
             "--authorization-mode=Node,RBAC".to_owned(),
+            "--enable-admission-plugins=NodeRestriction".to_owned(),
             "--allow-privileged=true".to_owned(),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
@@ -190,6 +238,9 @@ impl Server {
 }
 
 impl Ports {
+    /// Those that everybody knows; nobody else is on a node.
+    const USUAL: Self = Self { api: 6443, etcd: 2379, etcd_peers: 2380 };
+
     fn free() -> Self {
         // All are held until all are known, so that they differ.
         let held = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
@@ -205,12 +256,18 @@ async fn is_ready(client: &Client) -> bool {
 
 /// The folder of the programs; they are built, if need be.
 fn assets() -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/build.sh");
-    let output = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "no programs for the test API server; tests/cluster/build.sh says above why"
-    );
+    path_printed_by("tests/cluster/build.sh", &[])
+}
+
+/// The path that one of our scripts prints, which makes what is there, if need be.
+///
+/// # Panics
+/// When it fails; it says why itself.
+pub(crate) fn path_printed_by(script: &str, arguments: &[&str]) -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let mut command = Command::new(program);
+    let output = command.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{script} {} failed; it says above why", arguments.join(" "));
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
 }
 

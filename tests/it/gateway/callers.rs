@@ -18,7 +18,7 @@ async fn refusal(agent: &Agent) -> String {
 #[tokio::test]
 async fn a_pod_with_its_own_token_at_its_own_address_is_served() {
     let (stage, echo) = (Stage::start().await, Echo::start().await);
-    let open = json!({"rules": [{"hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
+    let open = json!({"rules": [{"name": "open", "hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
     let agent = stage.agent(stage.spec(&[open])).await;
     let target = Target::Connect { host: "target.test".to_owned(), port: echo.port };
     let mut stream = agent.client().open(&target).await.unwrap();

@@ -83,7 +83,7 @@ async fn who_says_too_much_or_nonsense_is_cut_off() {
 async fn an_address_has_so_many_connections_and_no_more() {
     let echo = Echo::start().await;
     let stage = Stage::with(Limits { connections_each: 2, ..Limits::default() }, String::new()).await;
-    let open = json!({"rules": [{"hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
+    let open = json!({"rules": [{"name": "open", "hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
     let agent = stage.agent(stage.spec(&[open])).await;
     let target = Target::Connect { host: "target.test".to_owned(), port: echo.port };
     let first = agent.client().open(&target).await.unwrap();

@@ -16,7 +16,7 @@ use crate::egress::origin::Echo;
 struct Program {
     child: Child,
     addresses: Value,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Program {
@@ -38,13 +38,13 @@ impl Program {
             .arg(stage.cluster.kubeconfig())
             .env_clear()
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
-        Self { child, addresses: serde_json::from_str(&line).unwrap(), _folder: folder }
+        Self { child, addresses: serde_json::from_str(&line).unwrap(), folder }
     }
 
     fn address(&self, which: &str) -> SocketAddr {
@@ -71,7 +71,7 @@ async fn it_serves_tells_and_ends() {
     })
     .await;
 
-    let open = json!({"rules": [{"hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
+    let open = json!({"rules": [{"name": "open", "hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
     let agent = stage.agent(stage.spec(&[open])).await;
     let (address, canary) = (program.address("listen"), program.address("canary"));
     let endpoint = Endpoint { address, canary, ..stage.endpoint() };
@@ -97,7 +97,16 @@ async fn it_serves_tells_and_ends() {
     let id = rustix::process::Pid::from_raw(program.child.id().unwrap().try_into().unwrap()).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     let ended = tokio::time::timeout(std::time::Duration::from_mins(2), program.child.wait()).await;
-    assert!(ended.expect("it ends").unwrap().success());
+    let log = std::fs::read_to_string(program.folder.path().join("log")).unwrap();
+    assert!(ended.expect("it ends").unwrap().success(), "{log}");
+    // The program has ended: all its lines are there.
+    let refused: Vec<_> = log.lines().filter(|line| line.contains("ostler::audit")).collect();
+    assert_eq!(refused.len(), 1, "{log}");
+    for word in [&stage.namespace, &agent.name, "other.test:443", "decision=\"denied\""] {
+        assert!(refused[0].contains(word), "{word} is missing in {}", refused[0]);
+    }
+    let token = std::fs::read_to_string(agent.tokens().join("ostler-egress")).unwrap();
+    assert!(!log.contains(token.rsplit('.').next().unwrap()), "the log tells a token");
 }
 
 #[tokio::test]

@@ -34,8 +34,9 @@ fn denied(result: Result<(), OpenError>) -> String {
 #[tokio::test]
 async fn hosts_are_judged_by_the_policies_of_the_run() {
     let (stage, echo) = (Stage::start().await, Echo::start().await);
-    let private = json!({"rules": [{"hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
-    let public = json!({"rules": [{"hosts": ["other.test", "metadata.test", "nowhere.invalid"]}]});
+    let private = json!({"rules": [{"name": "open", "hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
+    let public =
+        json!({"rules": [{"name": "open", "hosts": ["other.test", "metadata.test", "nowhere.invalid"]}]});
     let agent = stage.agent(stage.spec(&[private, public])).await;
     open(&agent, "target.test", echo.port).await.unwrap();
 
@@ -64,7 +65,8 @@ async fn hosts_are_judged_by_the_policies_of_the_run() {
 async fn no_policy_opens_the_gateway_itself() {
     let stage = Stage::start().await;
     let ports = [stage.address.port(), stage.canary.port()];
-    let all = json!({"rules": [{"hosts": ["target.test"], "ports": ports}], "allowPrivate": true});
+    let all =
+        json!({"rules": [{"name": "open", "hosts": ["target.test"], "ports": ports}], "allowPrivate": true});
     let agent = stage.agent(stage.spec(&[all])).await;
     for port in ports {
         let said = denied(open(&agent, "target.test", port).await);
@@ -78,7 +80,7 @@ async fn an_annotation_changes_the_policies_of_a_running_pod() {
     let agent = stage.agent(stage.spec(&[])).await;
     let said = denied(open(&agent, "target.test", echo.port).await);
     assert!(said.contains("this run has no egress policy"), "{said}");
-    let rule = json!({"rules": [{"hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
+    let rule = json!({"rules": [{"name": "open", "hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
     agent.annotate("ostler.dev/egress", &serde_json::to_string(&policies(&[rule])).unwrap()).await;
     eventually("the policy counts", async || open(&agent, "target.test", echo.port).await.ok()).await;
     agent.annotate("ostler.dev/egress", "[]").await;
@@ -88,7 +90,7 @@ async fn an_annotation_changes_the_policies_of_a_running_pod() {
 #[tokio::test]
 async fn rules_over_methods_open_their_hosts_port_80_and_no_tunnel_to_443() {
     let stage = Stage::start().await;
-    let rule = json!({"rules": [{"hosts": ["target.test"], "methods": ["GET"]}]});
+    let rule = json!({"rules": [{"name": "open", "hosts": ["target.test"], "methods": ["GET"]}]});
     let agent = stage.agent(stage.spec(&[rule])).await;
     // The name's address is private: so far it came by the rule.
     assert!(denied(open(&agent, "target.test", 80).await).contains("loopback"));
@@ -105,7 +107,8 @@ async fn the_recorder_gets_the_bytes_as_they_are() {
     let (mut read, mut write) = tokio::io::split(&mut stream);
     let mut back = vec![0; sent.len()];
     let (read, written) = tokio::join!(read.read_exact(&mut back), write.write_all(&sent));
-    (read.unwrap(), written.unwrap());
+    read.unwrap();
+    written.unwrap();
     assert_eq!(back, sent);
     // egress' token is none for results
     agent.has_token("ostler-result", &agent.token(&["ostler-egress"], true).await);
@@ -157,9 +160,10 @@ async fn ask(mut client: DuplexStream, request: String) -> String {
 #[tokio::test]
 async fn the_agents_own_proxy_answers_and_the_gateway_decides_as_well() {
     let (stage, echo) = (Stage::start().await, Echo::start().await);
-    let narrow = json!({"rules": [{"hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
-    let wide =
-        json!({"rules": [{"hosts": ["target.test", "other.test", "127.0.0.1"], "ports": [echo.port]}]});
+    let narrow = json!({"rules": [{"name": "open", "hosts": ["target.test"], "ports": [echo.port]}], "allowPrivate": true});
+    let named = json!({"name": "named", "hosts": ["target.test", "other.test"], "ports": [echo.port]});
+    let block = json!({"name": "block", "cidrs": ["127.0.0.0/8"], "ports": [echo.port]});
+    let wide = json!({"rules": [named, block]});
     let agent = stage.agent(stage.spec(&[narrow])).await;
     let wide = policies(&[wide]);
     let rules = Ruleset::parse(wide.iter().map(|p| (p.name.as_str(), &p.spec)), vec![]).unwrap();

@@ -128,6 +128,7 @@ fn a_checkout_keeps_no_credential() {
     let remote = remote(&server, &repo, identity(&private, &server.known_hosts()));
     let checkout = Checkout {
         remote: &remote,
+        origin: None,
         revision: Revision::Branch("main".into()),
         branch: "main".into(),
         depth: NonZeroU32::new(1),

@@ -124,6 +124,7 @@ fn a_checkout_keeps_no_credential() {
     let remote = remote(&web, basic("s3cret"), true);
     let checkout = Checkout {
         remote: &remote,
+        origin: None,
         revision: Revision::Branch("main".into()),
         branch: "main".into(),
         depth: NonZeroU32::new(1),

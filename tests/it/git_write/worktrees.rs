@@ -18,6 +18,7 @@ pub(super) fn check_out(from: &Path, to: &Path, revision: Revision) -> Result<Ch
     let remote = remote(from);
     let checkout = Checkout {
         remote: &remote,
+        origin: None,
         revision,
         branch: "work".into(),
         depth: NonZeroU32::new(1),

@@ -5,7 +5,7 @@ use std::process::Command;
 use ostler::{
     harness::{
         control::{self, Given, Request, Value},
-        place::{Folder, PlaceFile},
+        place::{Folder, Ground, Machine, PlaceFile},
     },
     ports::workloads::Stage,
     report::End,
@@ -27,9 +27,11 @@ async fn a_terminal_is_handed_out_and_recorded() {
         created_at: jiff::Timestamp::now(),
         spec: spec.clone(),
         terminal: Some(Size { rows: 33, columns: 101 }),
-        workspace: None,
-        recorder: world.options.recorder.clone(),
-        egress_hosts: None,
+        ground: Ground::Machine(Machine {
+            workspace: None,
+            recorder: world.options.recorder.clone(),
+            egress_hosts: None,
+        }),
         allow_unenforced: false,
         patience_ms: u64::try_from(PATIENCE.as_millis()).unwrap(),
     };

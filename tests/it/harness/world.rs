@@ -113,9 +113,17 @@ impl Delivery {
 
 /// A recorder that answers as it is told, then 200.
 #[derive(Default)]
-struct Recorder {
-    answers: Mutex<Vec<u16>>,
-    came: watch::Sender<Vec<Delivery>>,
+pub(super) struct Recorder {
+    pub(super) answers: Mutex<Vec<u16>>,
+    pub(super) came: watch::Sender<Vec<Delivery>>,
+}
+
+impl Recorder {
+    /// Its HTTP side.
+    pub(super) fn app(self: &Arc<Self>) -> Router {
+        let app = Router::new().fallback(intake).with_state(Arc::clone(self));
+        app.layer(axum::extract::DefaultBodyLimit::disable())
+    }
 }
 
 async fn intake(
@@ -186,8 +194,7 @@ impl World {
 
     pub(crate) fn start_recorder(&mut self) {
         let listener = tokio::net::UnixListener::bind(&self.options.recorder).unwrap();
-        let app = Router::new().fallback(intake).with_state(Arc::clone(&self.recorder));
-        let app = app.layer(axum::extract::DefaultBodyLimit::disable());
+        let app = self.recorder.app();
         self.serving = Some(tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }));
     }
 

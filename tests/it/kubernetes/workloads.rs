@@ -1,5 +1,6 @@
 //! Places that are pods, on a real API server. There is no kubelet: tests write the status that it would.
 
+mod attached;
 mod controlled;
 mod life;
 mod refused;
@@ -55,6 +56,7 @@ fn settings(scope: &Namespace) -> PodSettings {
         allow_unenforced: false,
         allow_node_reach: false,
         scope: Some(scope.clone()),
+        network: None,
     }
 }
 

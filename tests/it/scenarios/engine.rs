@@ -22,31 +22,37 @@ use ostler::{
 };
 use serde_json::json;
 
-use crate::cluster::{self, Cluster};
+use crate::{
+    cluster::{self, Cluster},
+    report::Scenario,
+};
 
 /// All worlds live in namespace `default`, so there is one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// The engine of one world.
+/// The engine of one world, and the note that its scenario leaves.
 pub(super) enum Engine {
-    Embedded,
-    Cluster { cluster: &'static Cluster, _alone: MutexGuard<'static, ()> },
+    Embedded { _scenario: Scenario },
+    Cluster { cluster: &'static Cluster, _scenario: Scenario, _alone: MutexGuard<'static, ()> },
 }
 
 impl Engine {
     /// The engine that the environment names, with nothing in it.
     pub(super) fn new(runtime: &tokio::runtime::Runtime) -> Self {
         match std::env::var("OSTLER_TEST_ENGINE").as_deref() {
-            Err(_) | Ok("embedded") => Self::Embedded,
+            Err(_) | Ok("embedded") => {
+                let version = concat!("ostler ", env!("CARGO_PKG_VERSION")).to_owned();
+                Self::Embedded { _scenario: Scenario::begin("embedded", version) }
+            }
             Ok("kubernetes") => {
                 let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-                let cluster = runtime.block_on(async {
+                let (cluster, version) = runtime.block_on(async {
                     let cluster = cluster::shared().await;
                     cluster.install_crds().await;
                     empty(cluster.client().await).await;
-                    cluster
+                    (cluster, cluster.server_version().await.git_version)
                 });
-                Self::Cluster { cluster, _alone: alone }
+                Self::Cluster { cluster, _scenario: Scenario::begin("kubernetes", version), _alone: alone }
             }
             Ok(other) => panic!("OSTLER_TEST_ENGINE is {other:?}; it is `embedded` or `kubernetes`"),
         }
@@ -55,7 +61,7 @@ impl Engine {
     /// What `ostler up` must be told.
     pub(super) fn arguments(&self) -> Vec<OsString> {
         match self {
-            Self::Embedded => Vec::new(),
+            Self::Embedded { .. } => Vec::new(),
             Self::Cluster { cluster, .. } => {
                 let kubeconfig = cluster.kubeconfig().as_os_str().to_owned();
                 vec!["--kubeconfig".into(), kubeconfig, "--places".into(), "machine".into()]
@@ -68,7 +74,7 @@ impl Engine {
         let namespace: Namespace = "default".parse().unwrap();
         let name = name.parse().unwrap();
         match self {
-            Self::Embedded => {
+            Self::Embedded { .. } => {
                 let store = EmbeddedStore::open_read_only(&state.join("objects")).unwrap();
                 port::get(&store, &namespace, &name).await.unwrap()
             }

@@ -85,9 +85,14 @@ fn killed(seeds: impl Iterator<Item = u64>) {
 
 #[test]
 fn killing_up_at_twenty_moments_of_a_run_changes_nothing() {
+    let test = std::thread::current();
+    let name = test.name().unwrap();
     std::thread::scope(|scope| {
         for first in 0..WORLDS {
-            scope.spawn(move || killed((first..MOMENTS).step_by(usize::try_from(WORLDS).unwrap())));
+            // by its name a world knows which scenario it belongs to
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            let worlds = (first..MOMENTS).step_by(usize::try_from(WORLDS).unwrap());
+            thread.spawn_scoped(scope, move || killed(worlds)).unwrap();
         }
     });
 }

@@ -297,6 +297,16 @@ fn the_object_goes_only_when_nothing_is_left_to_record() {
 }
 
 #[test]
+fn a_change_after_the_end_is_seen_and_does_nothing() {
+    let mut run = finished(Some((State::True, Reason::Recorded)));
+    run.metadata.generation = Some(7);
+    run.spec.stop = Some(true);
+    let step = step(&observed(&run));
+    assert_eq!(step.status.observed_generation, Some(7));
+    assert_eq!((step.effects, step.status.phase), (vec![], Some(Phase::Succeeded)));
+}
+
+#[test]
 fn time_removes_nothing_that_another_engine_tracks() {
     let recorded = finished(Some((State::True, Reason::Recorded)));
     let after = |labels: &[&str], annotations: &[&str]| {

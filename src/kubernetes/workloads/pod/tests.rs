@@ -25,6 +25,7 @@ fn settings() -> PodSettings {
         allow_unenforced: false,
         allow_node_reach: false,
         scope: None,
+        network: None,
     }
 }
 

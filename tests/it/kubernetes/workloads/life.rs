@@ -9,11 +9,13 @@ use std::{
 use futures::StreamExt;
 use k8s_openapi::api::{
     core::v1::{PersistentVolumeClaim, ServiceAccount},
+    networking::v1::NetworkPolicy,
     node::v1::RuntimeClass,
 };
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
 use ostler::{
     kinds::{Phase, Reason},
+    kubernetes::network::ProxySelector,
     ports::workloads::{Error, SecretKey, Stage, StopReason},
 };
 
@@ -240,4 +242,26 @@ async fn wishes_are_stored_and_a_session_has_one_claim() {
         "it waits for its pods only"
     );
     classes.delete(&class.name_any(), &DeleteParams::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_way_out_is_closed_before_the_first_pod() {
+    let ground = Ground::new("closed").await;
+    let proxy = ProxySelector {
+        namespace: ground.namespace.clone(),
+        labels: [("app".to_owned(), "proxy".to_owned())].into(),
+        port: 8443,
+    };
+    let settings = PodSettings { network: Some(proxy), ..settings(&ground.namespace) };
+    let secrets = Arc::new(KubeSecrets::new(ground.client.clone()));
+    let adapter = KubeWorkloads::start(ground.client.clone(), settings, secrets).await.unwrap();
+    let place = adapter.ensure(&ground.spec()).await.unwrap();
+    let policies: Api<NetworkPolicy> = Api::namespaced(ground.client.clone(), ground.namespace.as_str());
+    let policies = policies.list(&ListParams::default()).await.unwrap().items;
+    let [policy] = &policies[..] else { panic!("{policies:?}") };
+    let selected = policy.spec.as_ref().unwrap().pod_selector.clone().unwrap_or_default();
+    let pod = ground.pods().get(&place.name).await.unwrap();
+    let labels = selected.match_labels.unwrap();
+    assert!(!labels.is_empty() && labels.iter().all(|(key, value)| pod.labels().get(key) == Some(value)));
+    assert!(policy.creation_timestamp() <= pod.creation_timestamp());
 }

@@ -1,0 +1,7 @@
+//! Runs in pods, without a node.
+
+mod ends;
+mod lives;
+mod proof;
+mod results;
+mod world;
