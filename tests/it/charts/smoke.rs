@@ -122,9 +122,26 @@ pub(super) async fn smoke(smoke: &Smoke<'_>) -> Result<(), String> {
     }
 }
 
+/// A role's process. Dropped, it is killed: what it would still ask for in an orderly end may be refused to it.
+struct Process(Option<Up>);
+
+impl Process {
+    fn text(&self) -> String {
+        self.0.as_ref().map(Up::text).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(up) = self.0.take() {
+            up.kill();
+        }
+    }
+}
+
 impl Attempt<'_> {
     /// The role's own process.
-    fn process(&self, arguments: &[&str]) -> Up {
+    fn process(&self, arguments: &[&str]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
         command
             .env_clear()
@@ -135,7 +152,7 @@ impl Attempt<'_> {
             .args([&self.smoke.role, "--json", "--health", "127.0.0.1:0", "--kubeconfig"])
             .arg(&self.smoke.kubeconfig)
             .args(arguments);
-        Up::start(command)
+        Process(Some(Up::start(command)))
     }
 
     fn objects<K>(&self) -> Api<K>
