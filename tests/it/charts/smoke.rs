@@ -287,6 +287,7 @@ impl Attempt<'_> {
             allow_unenforced: false,
             allow_node_reach: false,
             scope: Some(self.namespace()),
+            network: None,
         };
         let secrets = Arc::new(KubeSecrets::new(client.clone()));
         let places = KubeWorkloads::start(client, settings, secrets).await.map_err(|error| text(&error))?;
