@@ -27,6 +27,7 @@ struct Place {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "not yet seen through to its end: about 20 mutants take minutes on a loaded machine"]
 async fn without_any_one_of_its_rights_a_role_fails() {
     let cluster = Cluster::start_own().await;
     cluster.install_crds().await;

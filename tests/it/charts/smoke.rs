@@ -33,12 +33,17 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::{cluster::Cluster, harness::world::shell, scenarios::up::Up, servers::repo::Repo};
+use crate::{
+    cluster::{AuditLine, Cluster},
+    harness::world::shell,
+    scenarios::up::Up,
+    servers::repo::Repo,
+};
 
 /// The longest that a role may take for all of it; what is refused is seen far earlier.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// A role and its identity.
 pub(super) struct Smoke<'a> {
@@ -58,6 +63,8 @@ struct Attempt<'a> {
     smoke: &'a Smoke<'a>,
     namespace: String,
     folder: tempfile::TempDir,
+    /// Where the audit log ended when it began.
+    since: u64,
 }
 
 impl<'a> Smoke<'a> {
@@ -75,12 +82,12 @@ impl<'a> Smoke<'a> {
         }
     }
 
-    /// Waits until the API server has refused something to this role, from that line of the audit log on.
-    async fn refused(&self, from: usize) -> String {
+    /// Waits until the API server has refused something to this role, from that byte of the audit log on.
+    async fn refused(&self, mut from: u64) -> String {
         loop {
-            let lines = self.cluster.audit();
-            let mut new = lines.iter().skip(from);
-            if let Some(line) = new.find(|line| line.is_of(&[&self.user]) && line.code() == 403) {
+            let lines;
+            (lines, from) = self.cluster.audit_from(from);
+            if let Some(line) = lines.iter().find(|line| line.is_of(&[&self.user]) && line.code() == 403) {
                 return line.what();
             }
             tokio::time::sleep(PAUSE).await;
@@ -94,12 +101,12 @@ impl<'a> Smoke<'a> {
 /// With what was refused, or what did not work.
 pub(super) async fn smoke(smoke: &Smoke<'_>) -> Result<(), String> {
     let namespace = smoke.cluster.namespace("smoke").await;
-    let attempt = Attempt { smoke, namespace, folder: tempfile::tempdir().unwrap() };
     // Whoever led before left its lease, and the next one must make it anew.
     let leases: Api<Lease> = Api::namespaced(smoke.admin.clone(), &smoke.home);
     // there may be none
     let _ = leases.delete(&format!("ostler-{}", smoke.role), &DeleteParams::default()).await;
-    let from = smoke.cluster.audit().len();
+    let from = smoke.cluster.audit_from(0).1;
+    let attempt = Attempt { smoke, namespace, folder: tempfile::tempdir().unwrap(), since: from };
     let all = async {
         match smoke.role.as_str() {
             "controller" => attempt.controller().await,
@@ -115,9 +122,26 @@ pub(super) async fn smoke(smoke: &Smoke<'_>) -> Result<(), String> {
     }
 }
 
+/// A role's process. Dropped, it is killed: what it would still ask for in an orderly end may be refused to it.
+struct Process(Option<Up>);
+
+impl Process {
+    fn text(&self) -> String {
+        self.0.as_ref().map(Up::text).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(up) = self.0.take() {
+            up.kill();
+        }
+    }
+}
+
 impl Attempt<'_> {
     /// The role's own process.
-    fn process(&self, arguments: &[&str]) -> Up {
+    fn process(&self, arguments: &[&str]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
         command
             .env_clear()
@@ -128,7 +152,7 @@ impl Attempt<'_> {
             .args([&self.smoke.role, "--json", "--health", "127.0.0.1:0", "--kubeconfig"])
             .arg(&self.smoke.kubeconfig)
             .args(arguments);
-        Up::start(command)
+        Process(Some(Up::start(command)))
     }
 
     fn objects<K>(&self) -> Api<K>
@@ -262,8 +286,8 @@ impl Attempt<'_> {
             api_server: None,
             allow_unenforced: false,
             allow_node_reach: false,
-            network: None,
             scope: Some(self.namespace()),
+            network: None,
         };
         let secrets = Arc::new(KubeSecrets::new(client.clone()));
         let places = KubeWorkloads::start(client, settings, secrets).await.map_err(|error| text(&error))?;
@@ -286,7 +310,8 @@ impl Attempt<'_> {
     async fn lines_are_written(&self) {
         let mark = format!("mark-{}", uuid::Uuid::new_v4().simple());
         assert!(self.objects::<ConfigMap>().get_opt(&mark).await.unwrap().is_none());
-        self.smoke.cluster.audit_until(|lines| lines.iter().any(|line| line.object_ref.name == mark)).await;
+        let is_there = |line: &AuditLine| line.object_ref.name == mark;
+        until(async || self.smoke.cluster.audit_from(self.since).0.iter().any(is_there)).await;
         // whoever waits for refusals reads it, too
         tokio::time::sleep(PAUSE * 3).await;
     }
@@ -333,7 +358,7 @@ impl Attempt<'_> {
         let path = format!("{address}/api/v1/runs/{}/run/result", self.namespace);
         let answer = web.put(path).bearer_auth("nonsense").send().await.map_err(|error| error.to_string())?;
         self.lines_are_written().await;
-        let asked = self.smoke.cluster.audit();
+        let (asked, _) = self.smoke.cluster.audit_from(self.since);
         let asked =
             asked.iter().any(|l| l.is_of(&[&self.smoke.user]) && l.object_ref.resource == "tokenreviews");
         if !asked {
@@ -382,7 +407,7 @@ impl Attempt<'_> {
         assert!(callers.identify(&token, "ostler-egress", address.parse().unwrap()).await.is_err());
         self.lines_are_written().await;
         pods.delete("run", &DeleteParams::default().grace_period(0)).await.unwrap();
-        let asked = self.smoke.cluster.audit();
+        let (asked, _) = self.smoke.cluster.audit_from(self.since);
         let asked =
             asked.iter().any(|l| l.is_of(&[&self.smoke.user]) && l.object_ref.resource == "tokenreviews");
         if !asked {
