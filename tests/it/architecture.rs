@@ -256,11 +256,7 @@ fn no_test_is_switched_off() {
     for folder in ["src", "tests"] {
         for source in sources(folder) {
             let ignored = source.attributes().into_iter().filter(|&name| name == "ignore").count();
-            let elsewhere = if source.path.starts_with("it/node/") {
-                source.text.matches(NEEDS_A_NODE).count()
-            } else {
-                0
-            };
+            let elsewhere = if source.path.starts_with("it/node/") { source.count(NEEDS_A_NODE) } else { 0 };
             assert_eq!(ignored, elsewhere, "{folder}/{} ignores a test", source.path);
         }
     }

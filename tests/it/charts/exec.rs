@@ -7,6 +7,9 @@ use serde_json::json;
 use super::{IMAGE, helm::Helm};
 use crate::cluster::{Cluster, eventually, shared};
 
+/// The only words that ostler execs.
+const ATTACH: [&str; 3] = ["/ostler", "harness", "attach"];
+
 /// What the API server made of a request for a stream.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -61,7 +64,6 @@ async fn only_our_own_command_in_the_sidecar_passes() {
         let begin = ["exec", "run", "--namespace", &namespace, "--container", container, "--stdin", "--"];
         ask(who, &[&begin, command].concat()).await
     };
-    const ATTACH: [&str; 3] = ["/ostler", "harness", "attach"];
     // A new policy is in force a moment after it is made.
     eventually("the policy is in force", async || {
         matches!(exec(&controller, "agent", &["sh"]).await, Verdict::Refused(_)).then_some(())

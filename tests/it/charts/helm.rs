@@ -11,7 +11,7 @@ use super::ROOT;
 
 /// A prompt with Helm and kubectl for one cluster, or for none.
 pub(super) struct Helm {
-    helm: PathBuf,
+    program: PathBuf,
     kubectl: PathBuf,
     kubeconfig: Option<PathBuf>,
     home: tempfile::TempDir,
@@ -66,20 +66,20 @@ impl Helm {
             (built("tests/charts/build.sh").await, built("tests/cluster/build.sh").await.join("kubectl"))
         });
         let (helm, kubectl) = both.await.clone();
-        Self { helm, kubectl, kubeconfig, home: tempfile::tempdir().unwrap() }
+        Self { program: helm, kubectl, kubeconfig, home: tempfile::tempdir().unwrap() }
     }
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("HOME", self.home.path()).current_dir(ROOT).stdin(Stdio::null());
-        command.env("KUBECONFIG", self.kubeconfig.as_deref().unwrap_or(Path::new("/dev/null")));
+        command.env("KUBECONFIG", self.kubeconfig.as_deref().unwrap_or_else(|| Path::new("/dev/null")));
         command.kill_on_drop(true);
         command
     }
 
     /// What a call of Helm ends with.
     pub(super) async fn run(&self, arguments: &[&str]) -> Ended {
-        Ended::of(self.command(&self.helm).args(arguments).output().await.unwrap())
+        Ended::of(self.command(&self.program).args(arguments).output().await.unwrap())
     }
 
     /// What a call of kubectl ends with, that reads this.

@@ -18,7 +18,7 @@ use crate::cluster::{Cluster, eventually, shared};
 const OLDER: &str = "tests/charts/fixtures/ostler-0.0.1";
 const OLDER_CRDS: &str = "tests/charts/fixtures/ostler-crds-0.0.1";
 
-/// A namespace in which every pod must pass PodSecurity *restricted*.
+/// A namespace in which every pod must pass `PodSecurity` *restricted*.
 async fn restricted(cluster: &Cluster, prefix: &str) -> String {
     let name = cluster.namespace(prefix).await;
     let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});

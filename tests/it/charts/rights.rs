@@ -17,7 +17,7 @@ use crate::{
     contract::rbac::{To, in_force},
 };
 
-/// Where one rule of a role stands: the namespace of its Role, or none for the ClusterRole, and its place in there.
+/// Where one rule of a role stands: the namespace of its Role, or none for the `ClusterRole`, and its place in there.
 #[derive(Debug, Clone)]
 struct Place {
     namespace: Option<String>,
@@ -85,15 +85,12 @@ async fn without(admin: &Client, user: &str, place: &Place, out: bool) {
     };
     let patch: Patch<()> = Patch::Json(serde_json::from_value(patch).unwrap());
     let params = PatchParams::default();
-    match &place.namespace {
-        Some(namespace) => {
-            let api: Api<Role> = Api::namespaced(admin.clone(), namespace);
-            api.patch(&place.name, &params, &patch).await.unwrap();
-        }
-        None => {
-            let api: Api<ClusterRole> = Api::all(admin.clone());
-            api.patch(&place.name, &params, &patch).await.unwrap();
-        }
+    if let Some(namespace) = &place.namespace {
+        let api: Api<Role> = Api::namespaced(admin.clone(), namespace);
+        api.patch(&place.name, &params, &patch).await.unwrap();
+    } else {
+        let api: Api<ClusterRole> = Api::all(admin.clone());
+        api.patch(&place.name, &params, &patch).await.unwrap();
     }
     in_force(!out, admin, To::User(user), place.namespace.as_deref(), &place.rule).await;
 }

@@ -6,8 +6,8 @@ use ostler::{
     report::End,
 };
 
-use super::world::{Pod, ended, inside, terminate};
-use crate::harness::world::{appears, command, nap, nothing_left, processes_with, shell};
+use super::world::{Pod, Settings, ended, inside, terminate};
+use crate::harness::world::{FakeSecrets, appears, command, nap, nothing_left, processes_with, shell};
 
 fn reason(end: &End) -> Reason {
     match end {
@@ -76,7 +76,7 @@ async fn sigterm_to_the_agents_container_does_the_same() {
 #[tokio::test]
 async fn sigterm_before_the_agent_runs_is_delivered_too() {
     let spec = shell("touch started");
-    let mut pod = Pod::make(&spec, Default::default(), Default::default()).await;
+    let mut pod = Pod::make(&spec, FakeSecrets::default(), Settings::default()).await;
     pod.start_sidecar();
     // No shim yet: a kubelet still pulls the image.
     pod.provide().await;

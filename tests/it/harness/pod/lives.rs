@@ -4,14 +4,17 @@ use std::fs;
 
 use ostler::{kinds::Reason, ports::workloads::Stage, report::End};
 
-use super::world::{Pod, ended, eventually};
-use crate::harness::world::{appears, disappears, nap, nothing_left, shell};
+use super::world::{Pod, Settings, ended, eventually};
+use crate::harness::world::{FakeSecrets, appears, disappears, nap, nothing_left, shell};
 
 #[tokio::test]
 async fn a_sidecar_that_is_killed_while_it_delivers_delivers_when_it_is_back() {
-    let mut pod =
-        Pod::make(&shell("echo one >>starts; cat starts; exit 7"), Default::default(), Default::default())
-            .await;
+    let mut pod = Pod::make(
+        &shell("echo one >>starts; cat starts; exit 7"),
+        FakeSecrets::default(),
+        Settings::default(),
+    )
+    .await;
     pod.answers(&[503; 1000]);
     pod.start_sidecar();
     pod.shim = Some(pod.new_shim());
@@ -78,14 +81,14 @@ async fn a_second_shim_finds_nobody() {
 #[tokio::test]
 async fn a_shim_may_come_long_before_its_sidecar_or_long_after() {
     let spec = shell("exit 4");
-    let mut pod = Pod::make(&spec, Default::default(), Default::default()).await;
+    let mut pod = Pod::make(&spec, FakeSecrets::default(), Settings::default()).await;
     pod.shim = Some(pod.new_shim());
     super::world::inside(pod.shim.as_ref().unwrap()).await;
     pod.start_sidecar();
     pod.provide().await;
     assert_eq!(pod.delivered().await.report.end, End::Exited { code: 4 });
 
-    let mut pod = Pod::make(&spec, Default::default(), Default::default()).await;
+    let mut pod = Pod::make(&spec, FakeSecrets::default(), Settings::default()).await;
     pod.start_sidecar();
     pod.provide().await;
     let socket = pod.at("run/ostler/shim.sock");

@@ -120,7 +120,7 @@ async fn attach<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
         while let Some(Ok(message)) = from.next().await {
             match message {
                 Message::Binary(bytes) if bytes.first() == Some(&0) => {
-                    writer.write_all(&bytes[1..]).await.unwrap()
+                    writer.write_all(&bytes[1..]).await.unwrap();
                 }
                 Message::Close(_) => return,
                 _ => {}
