@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Where the scenarios note how they ended; the report beside it has `.json`.
 TEST_REPORT := $(or $(CARGO_TARGET_DIR),target)/test-report
-.PHONY: help deps demo cluster cluster-node test test-node bench lint generate clean
+.PHONY: help deps demo cluster cluster-node test test-node bench bench-cluster lint generate clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,9 +16,10 @@ deps: ## Check for the programs that ostler needs; install what is missing when 
 demo: deps ## Build, run a real session on a demo config repository, show the result commit
 	@scripts/demo.sh
 
-cluster: ## Build the Kubernetes API server of the tests, once, into the user's cache
+cluster: ## Build the Kubernetes API server and the Helm of the tests, once, into the user's cache
 	@scripts/deps.sh --test
 	@tests/cluster/build.sh >/dev/null
+	@tests/charts/build.sh >/dev/null
 
 test: cluster ## Run every test, and the scenarios once more with their objects on a Kubernetes API server
 	@rm -rf "$(TEST_REPORT)" "$(TEST_REPORT).json"
@@ -41,6 +42,9 @@ test-node: ## Run the tests that need a Kubernetes node of their own, as root
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
 	cargo bench --locked --bench ostler
 
+bench-cluster: cluster ## Measure on a Kubernetes API server of its own; write target/bench-cluster.json and docs/benchmarks.md
+	cargo bench --locked --bench cluster
+
 lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	@scripts/deps.sh --lint
 	cargo fmt --check
@@ -52,7 +56,7 @@ lint: ## Format, clippy, docs, shell scripts, licences and banned crates
 	cargo fetch --locked --quiet
 	cargo deny --offline check licenses bans sources
 
-generate: ## Write schemas, CRDs, OpenAPI and the references in docs/ anew
+generate: ## Write schemas, CRDs, OpenAPI, the references in docs/ and deploy/ anew
 	@scripts/generate.sh
 
 clean: ## Remove what was built and the demo's folder

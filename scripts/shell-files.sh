@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-find scripts .ci examples tests/cluster -type f | while read -r file; do
+find scripts .ci examples tests/cluster tests/charts -type f | while read -r file; do
   if head -n 1 "$file" | grep -qE '^#!.*\b(ba)?sh\b'; then
     echo "$file"
   fi

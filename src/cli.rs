@@ -78,10 +78,10 @@ pub fn main() -> anyhow::Result<ExitCode> {
     };
     match cli.command {
         Command::Up(args) => Ok(runtime()?.block_on(up::run(*args))?),
-        Command::Proxy(args) => runtime()?.block_on(proxy::run(*args)),
         Command::Controller(args) => Ok(runtime()?.block_on(roles::controller::run(*args))?),
         Command::Recorder(args) => Ok(runtime()?.block_on(roles::recorder::run(*args))?),
         Command::Api(args) => Ok(runtime()?.block_on(roles::api::run(*args))?),
+        Command::Proxy(args) => runtime()?.block_on(proxy::run(*args)),
         Command::Verbs(command) => Ok(runtime()?.block_on(verbs::run(command, Cli::command()))?),
         Command::Offline(command) => command.run(),
         Command::Verify(command) => {

@@ -9,7 +9,7 @@ use crate::figures::Figure;
 
 /// The machine that was measured.
 pub(crate) struct Machine {
-    facts: Vec<(&'static str, String)>,
+    pub(crate) facts: Vec<(&'static str, String)>,
 }
 
 impl Machine {
@@ -56,6 +56,20 @@ pub(crate) fn write(
     figures: &[Figure],
     took: Duration,
 ) -> Result<String> {
+    fs::write(json, serde_json::to_string_pretty(&numbers(machine, figures, took))? + "\n")?;
+    let text = markdown(machine, figures, took)?;
+    // what `make bench-cluster` wrote stays
+    let old = fs::read_to_string(page).unwrap_or_default();
+    let rest = old.find(CLUSTER).map_or("", |at| &old[at..]);
+    fs::write(page, format!("{text}{rest}"))?;
+    Ok(text)
+}
+
+/// Where the part of the page begins that `make bench-cluster` writes.
+pub(crate) const CLUSTER: &str = "\n## On a Kubernetes API server\n";
+
+/// The report for machines.
+pub(crate) fn numbers(machine: &Machine, figures: &[Figure], took: Duration) -> Value {
     let facts: serde_json::Map<String, Value> =
         machine.facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let all: serde_json::Map<String, Value> = figures
@@ -67,11 +81,7 @@ pub(crate) fn write(
             (figure.id.to_owned(), value)
         })
         .collect();
-    let value = json!({"seconds": took.as_secs(), "machine": facts, "figures": all});
-    fs::write(json, serde_json::to_string_pretty(&value)? + "\n")?;
-    let text = markdown(machine, figures, took)?;
-    fs::write(page, &text)?;
-    Ok(text)
+    json!({"seconds": took.as_secs(), "machine": facts, "figures": all})
 }
 
 fn markdown(machine: &Machine, figures: &[Figure], took: Duration) -> Result<String> {

@@ -1,6 +1,7 @@
 //! A running `ostler up`: the real program, followed through what it prints and serves.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead, BufReader},
     path::PathBuf,
@@ -19,7 +20,7 @@ use serde_json::Value;
 use crate::stage::Stage;
 
 /// How long anything may take before the bench gives up.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A line of progress, and when it came.
 pub(crate) struct Line {
@@ -68,6 +69,11 @@ pub(crate) struct Up {
 impl Up {
     /// Starts `ostler up` on the stage's config repository, and waits until the commit is in force.
     pub(crate) fn start(stage: &Stage, commit: &str) -> Result<Self> {
+        Self::start_with(stage, commit, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(stage: &Stage, commit: &str, more: &[OsString]) -> Result<Self> {
         let state = stage.path("state");
         fs::create_dir_all(&state)?;
         let token = EmbeddedAccess::open(&state)?.mint("bench", Scope::Read, None)?;
@@ -79,6 +85,7 @@ impl Up {
             .arg("--signing-key")
             .arg(stage.key())
             .arg("--json")
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(stage.path("up.log"))?)

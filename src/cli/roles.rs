@@ -163,7 +163,7 @@ pub(in crate::cli) async fn asked_to_end() {
         Ok(asked) => asked.await,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot wait for signals");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

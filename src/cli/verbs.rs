@@ -19,6 +19,7 @@ use std::{
 };
 
 use clap::Subcommand;
+use kube::runtime::watcher;
 
 use super::target::TargetError;
 use crate::{kinds::ObjectId, manifest::EditError, names::InvalidName, ports::objects};
@@ -152,6 +153,22 @@ pub async fn run_into(command: Command, mut program: clap::Command, out: Out<'_>
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// A watch that is not allowed from the first will not get better by waiting: it ends the verb. Later, an API server that
+/// has just begun refuses everybody for a moment.
+fn refused(error: &watcher::Error) -> Result<(), Error> {
+    use watcher::Error as Watch;
+    let (Watch::InitialListFailed(kube::Error::Api(status))
+    | Watch::WatchStartFailed(kube::Error::Api(status))
+    | Watch::WatchError(status)) = error
+    else {
+        return Ok(());
+    };
+    if status.code == 403 {
+        return Err(objects::Error::Forbidden(status.message.clone()).into());
+    }
+    Ok(())
 }
 
 /// Text of others as it may stand on a terminal: control characters but line ends and tabs are shown, not obeyed.

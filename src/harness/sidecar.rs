@@ -95,10 +95,7 @@ pub(super) struct Sidecar {
 pub(super) async fn run(folder: Folder) -> anyhow::Result<()> {
     let _lock = lock(&folder).await?;
     let place = folder.place().context("place.json")?;
-    let (state, course) = match course(&folder, &place)? {
-        Some(found) => found,
-        None => return Ok(()),
-    };
+    let Some((state, course)) = course(&folder, &place)? else { return Ok(()) };
     folder.write_state(&state)?;
     let output = match course {
         Course::Fresh => Output::create(&folder, place.terminal)?,
@@ -253,7 +250,7 @@ impl Sidecar {
     /// Waits until the whole place is told to end.
     pub(super) async fn drained(&self) {
         if self.drain.subscribe().wait_for(|drained| *drained).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -28,8 +28,8 @@ pub use fence::{Behind, Fence, Fenced};
 
 /// How long a holder that says nothing keeps a lease.
 const DURATION: Duration = Duration::from_secs(15);
-/// How much earlier its own fence closes: what went out just before has arrived by then.
-const MARGIN: Duration = Duration::from_secs(2);
+/// How long its own fence stays open: what went out last has arrived before others may take over.
+const OURS: Duration = Duration::from_secs(13);
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_secs(5);
 /// The time between two attempts, when one failed.
@@ -101,7 +101,7 @@ impl Lease {
         let mut lost = self.lost.clone();
         // it ends without a word only when it is given back
         if lost.wait_for(|lost| *lost).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -175,7 +175,7 @@ impl Claim {
         let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
         let runs_out = since + seconds.map_or(DURATION, Duration::from_secs);
         if !free && now < runs_out {
-            return Ok(Err(runs_out - now));
+            return Ok(Err(runs_out.saturating_sub(now)));
         }
         match self.write(lease).await? {
             Attempt::Held(held) => Ok(Ok(*held)),
@@ -201,7 +201,7 @@ impl Claim {
         let written = if exists { self.replace(&lease).await } else { self.create(lease).await };
         match written {
             Ok(held) => {
-                self.fence.open_until(asked + DURATION - MARGIN);
+                self.fence.open_until(asked + OURS);
                 Ok(Attempt::Held(Box::new(held)))
             }
             Err(error) if is_code(&error, 409) || exists && is_code(&error, 404) => Ok(Attempt::Beaten),

@@ -9,7 +9,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -32,7 +35,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Exit code of a process that SIGTERM ended.
-const TERMINATED: i32 = 128 + 15;
+const TERMINATED: u8 = 128 + 15;
 /// Bytes of the collector's complaint that are repeated.
 const COMPLAINT: u64 = 1024;
 
@@ -79,57 +82,81 @@ fn under_bubblewrap(socket: &Path) -> io::Result<ExitCode> {
 }
 
 fn in_pod(shared: &Path) -> io::Result<ExitCode> {
-    let current: Arc<Mutex<Option<Arc<Link>>>> = Arc::default();
-    pass_on_sigterm(Arc::clone(&current))?;
-    let show = |link: Option<&Arc<Link>>| {
-        *current.lock().unwrap_or_else(PoisonError::into_inner) = link.cloned();
-    };
-    let mut shim = Shim::new(join(shared)?);
+    let terminated = ExitCode::from(TERMINATED);
+    let sigterm = Sigterm::heed()?;
+    let Some(link) = sigterm.join(shared)? else { return Ok(terminated) };
+    let mut shim = Shim::new(link);
     loop {
-        show(Some(&shim.link));
         // An error is a connection that broke: the same as one that ended.
         if let Ok(Some(code)) =
             shim.link.send(&FromShim::Hello { nonce: None }, &[]).and_then(|()| shim.obey())
         {
             return Ok(code);
         }
-        show(None);
+        sigterm.tell(None);
         shim.end_agent()?;
-        shim.link = join(shared)?;
-    }
-}
-
-/// Waits for the sidecar's socket, and connects.
-fn join(shared: &Path) -> io::Result<Arc<Link>> {
-    let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
-    loop {
-        match UnixStream::connect(shared.join(SOCKET)) {
-            Ok(stream) => return Ok(Arc::new(Link::new(stream))),
-            Err(error) if began.elapsed() > SIDECAR_TIME => return Err(error),
-            Err(_) => thread::sleep(pause),
+        match sigterm.join(shared)? {
+            Some(link) => shim.link = link,
+            None => return Ok(terminated),
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
 /// SIGTERM is for the sidecar to decide on, which knows the agent's grace and collects its work; without one the container just ends.
-fn pass_on_sigterm(current: Arc<Mutex<Option<Arc<Link>>>>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut terminate = {
-        let _entered = runtime.enter();
-        signal(SignalKind::terminate())?
-    };
-    let pass_on = move || {
-        while runtime.block_on(terminate.recv()).is_some() {
-            let link = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            match link {
+#[derive(Clone, Default)]
+struct Sigterm {
+    sidecar: Arc<Mutex<Option<Arc<Link>>>>,
+    came: Arc<AtomicBool>,
+}
+
+impl Sigterm {
+    /// Heeds it from now on: PID 1 has no default for it.
+    fn heed() -> io::Result<Self> {
+        let this = Self::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut terminate = {
+            let _entered = runtime.enter();
+            signal(SignalKind::terminate())?
+        };
+        let heed = this.clone();
+        let pass_on = move || {
+            while runtime.block_on(terminate.recv()).is_some() {
+                heed.came.store(true, Ordering::SeqCst);
+                let sidecar = heed.sidecar.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // One that breaks now is noticed by whoever reads from it.
-                Some(link) => drop(link.send(&FromShim::Terminating, &[])),
-                None => std::process::exit(TERMINATED),
+                sidecar.map(|link| link.send(&FromShim::Terminating, &[]));
             }
+        };
+        thread::Builder::new().name("sigterm".to_owned()).spawn(pass_on)?;
+        Ok(this)
+    }
+
+    /// Whom to tell.
+    fn tell(&self, link: Option<&Arc<Link>>) {
+        *self.sidecar.lock().unwrap_or_else(PoisonError::into_inner) = link.cloned();
+    }
+
+    /// Waits for the sidecar's socket, and connects; `None`: it is not worth waiting any more.
+    fn join(&self, shared: &Path) -> io::Result<Option<Arc<Link>>> {
+        let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
+        while !self.came.load(Ordering::SeqCst) {
+            match UnixStream::connect(shared.join(SOCKET)) {
+                Ok(stream) => {
+                    let link = Arc::new(Link::new(stream));
+                    self.tell(Some(&link));
+                    if self.came.load(Ordering::SeqCst) {
+                        // It may have come when there was nobody to be told yet.
+                        link.send(&FromShim::Terminating, &[])?;
+                    }
+                    return Ok(Some(link));
+                }
+                Err(error) if began.elapsed() > SIDECAR_TIME => return Err(error),
+                Err(_) => thread::sleep(pause),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-    };
-    thread::Builder::new().name("sigterm".to_owned()).spawn(pass_on).map(drop)
+        Ok(None)
+    }
 }
 
 /// The shim's state. The descriptors are duplicates of those that were handed over.
@@ -226,7 +253,7 @@ impl Shim {
     fn collect(&self, collect: Collect) -> io::Result<()> {
         let link = Arc::clone(&self.link);
         let work = move || {
-            let collected = collected(&collect).and_then(|()| Ok(reaper::kill_others()?));
+            let collected = collected(&collect).and_then(|()| reaper::kill_others());
             // A sidecar that is gone has nobody to be told.
             let _ = link.send(&FromShim::Collected(collected.map_err(|error| error.to_string())), &[]);
         };

@@ -69,8 +69,11 @@ impl Error {
             Self::Git { source: git::Error::LimitExceeded { .. }, .. } => Reason::LimitExceeded,
             Self::Remote(RemoteError::Secret(secrets::Error::NotFound { .. })) => Reason::SecretNotFound,
             // that the store of Secrets is away says nothing of the Secret
-            Self::Remote(RemoteError::Secret(secrets::Error::Unavailable(_))) => Reason::FetchFailed,
-            Self::Git { .. } | Self::Status(_) | Self::Remote(RemoteError::Git(_)) => Reason::FetchFailed,
+            Self::Git { .. }
+            | Self::Status(_)
+            | Self::Remote(RemoteError::Git(_) | RemoteError::Secret(secrets::Error::Unavailable(_))) => {
+                Reason::FetchFailed
+            }
             Self::Remote(_) => Reason::SecretNotAllowed,
             Self::Objects { .. } | Self::Broken(_) => Reason::Progressing,
             Self::Namespaces(_) | Self::Spec(_) => Reason::InvalidSpec,

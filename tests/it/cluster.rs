@@ -3,10 +3,18 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
+// with their paths, because benches/cluster includes this file, too
+#[path = "cluster/audit.rs"]
 mod audit;
+#[path = "cluster/authority.rs"]
 mod authority;
+#[cfg(test)]
+#[allow(unused_imports, reason = "in a bench its tests are left out")]
+#[path = "cluster/fixture.rs"]
 mod fixture;
+#[path = "cluster/keeper.rs"]
 mod keeper;
+#[path = "cluster/server.rs"]
 mod server;
 
 use std::{
@@ -27,6 +35,7 @@ use kube::{
     runtime::wait::{await_condition, conditions},
 };
 use ostler::schema;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 pub(crate) use self::{
@@ -149,6 +158,12 @@ impl Cluster {
         audit::read(&self.folder.join(server::AUDIT_LOG))
     }
 
+    /// What it was asked since a byte of the audit log, and the byte to go on from. Read again and again, this is far
+    /// cheaper than [`Cluster::audit`].
+    pub(crate) fn audit_from(&self, byte: u64) -> (Vec<AuditLine>, u64) {
+        audit::read_from(&self.folder.join(server::AUDIT_LOG), byte)
+    }
+
     /// Waits until the audit log is as told, and gives it.
     pub(crate) async fn audit_until(&self, reached: impl Fn(&[AuditLine]) -> bool) -> Vec<AuditLine> {
         server::eventually("the audit log has what the test waits for", async || {
@@ -172,6 +187,22 @@ impl Cluster {
     pub(crate) async fn restart_api_server(&self) {
         self.stop_api_server().await;
         self.start_api_server().await;
+    }
+
+    /// Throws away every state of every object but the newest, as etcd's compaction does. Only for a server of one's own.
+    pub(crate) async fn compact(&self) {
+        let etcd = self.server.lock().await.etcd_url();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let ask = async |path: &str, question: Value| -> Value {
+            let request = client.post(format!("{etcd}/v3/kv/{path}")).body(question.to_string());
+            let answer = request.send().await.unwrap();
+            let (code, text) = (answer.status(), answer.text().await.unwrap());
+            assert!(code.is_success(), "{path}: {code}: {text}");
+            serde_json::from_str(&text).unwrap()
+        };
+        // a key that is not there: its answer has the newest revision all the same
+        let newest = ask("range", json!({"key": "AA=="})).await["header"]["revision"].clone();
+        ask("compaction", json!({"revision": newest, "physical": true})).await;
     }
 
     /// From now on garbage is collected, namespaces end, and service accounts appear.

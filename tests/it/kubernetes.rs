@@ -4,7 +4,10 @@ mod events;
 mod faults;
 mod objects;
 mod proxy;
+mod rights;
 mod same;
+mod stage;
+mod verbs;
 mod workloads;
 
 use std::{path::Path, sync::Arc};

@@ -9,6 +9,7 @@ mod alongside;
 mod api;
 mod architecture;
 mod cache;
+mod charts;
 mod cluster;
 mod contract;
 mod docs;

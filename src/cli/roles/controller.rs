@@ -1,6 +1,7 @@
 //! `ostler controller`: follows repositories and reconciles sessions and runs.
 
 mod nowhere;
+mod pods;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -12,7 +13,14 @@ use super::{
     Error, LeaderArgs, RoleArgs, clock,
     ground::{Ground, Role},
 };
-use crate::{controllers, kinds::ConfigRepository, ledger, ports::Workloads, recorder, sync};
+use crate::{
+    controllers,
+    kinds::ConfigRepository,
+    kubernetes::workloads::{KubeWorkloads, PodSettings},
+    ledger,
+    ports::Workloads,
+    recorder, sync,
+};
 
 /// The lease of the one that works.
 const ROLE: Role = Role { lease: "ostler-controller", standby_is_ready: true };
@@ -36,6 +44,8 @@ pub struct ControllerArgs {
     /// Where agents run
     #[arg(long, value_enum, env = "OSTLER_PLACES")]
     places: Places,
+    #[command(flatten)]
+    pods: pods::PodArgs,
 }
 
 /// Where agents run.
@@ -53,16 +63,21 @@ enum Places {
 /// When the cluster or a file cannot be used.
 pub async fn run(args: ControllerArgs) -> Result<ExitCode, Error> {
     let _guard = args.role.logging()?;
-    let workloads = workloads(&args)?;
+    // what the flags say is looked at before anybody waits for a lease
+    let pods = match args.places {
+        Places::None => None,
+        Places::Pods => Some(args.pods.settings(args.role.namespace.clone())?),
+    };
     let mut tasks = JoinSet::new();
     let Some(ground) = Ground::take(&ROLE, &args.role, &args.leader, &mut tasks).await? else {
         return Ok(ExitCode::SUCCESS);
     };
+    let workloads = workloads(pods, &ground).await?;
     syncer(&args, &ground, &mut tasks)?;
     let context = controllers::Context::new(
         ground.store.clone(),
         ground.caches.clone(),
-        workloads.unwrap_or_else(|| Arc::new(nowhere::Nowhere)),
+        workloads,
         ground.secrets.clone(),
         ground.audit.clone(),
         ground.metrics.clone(),
@@ -86,12 +101,11 @@ pub(in crate::cli) fn control(
     }
 }
 
-/// The places of runs; `None`: there are none.
-fn workloads(args: &ControllerArgs) -> Result<Option<Arc<dyn Workloads>>, Error> {
-    match args.places {
-        Places::None => Ok(None),
-        Places::Pods => Err(Error::setup("make places", "this version cannot run agents in pods yet")),
-    }
+/// The places of runs.
+async fn workloads(pods: Option<PodSettings>, ground: &Ground) -> Result<Arc<dyn Workloads>, Error> {
+    let Some(settings) = pods else { return Ok(Arc::new(nowhere::Nowhere)) };
+    let pods = KubeWorkloads::start(ground.client.clone(), settings, ground.secrets.clone()).await;
+    Ok(pods.map_err(|e| Error::setup("look after the pods of runs", e))?)
 }
 
 fn syncer(args: &ControllerArgs, ground: &Ground, tasks: &mut JoinSet<()>) -> Result<(), Error> {

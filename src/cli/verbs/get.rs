@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::{ResourceExt, runtime::watcher::Event};
 use serde_json::{Value, json};
 
-use super::{Error, Out, printable, reference};
+use super::{Error, Out, printable, reference, refused};
 use crate::{
     cli::{
         columns::Table,
@@ -165,12 +165,18 @@ impl Choice {
             objects.watch(kind, self.namespace.clone()).map(move |event| (kind, event)).boxed()
         });
         let mut events = stream::select_all(streams);
-        let mut seen = Seen::default();
+        let (mut seen, mut begun) = (Seen::default(), false);
         let mut tables: BTreeMap<Kind, Table> = BTreeMap::new();
         while let Some((kind, event)) = events.next().await {
             let changes = match event {
-                Ok(event) => seen.take(kind, event),
+                Ok(event) => {
+                    begun |= matches!(event, Event::InitDone);
+                    seen.take(kind, event)
+                }
                 Err(error) => {
+                    if !begun {
+                        refused(&error)?;
+                    }
                     eprintln!("the watch is broken and begins again: {}", crate::telemetry::Chain(&error));
                     continue;
                 }

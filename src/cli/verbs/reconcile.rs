@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::{ResourceExt, runtime::watcher::Event};
 use serde_json::json;
 
-use super::{Error, Out, printable, reference};
+use super::{Error, Out, printable, reference, refused};
 use crate::{
     cli::{
         target::{Plane, TargetArgs},
@@ -16,7 +16,7 @@ use crate::{
     },
     kinds::{ConfigRepository, Kind, Object, ObjectId, condition, meta},
     names::{CommitId, Namespace, ObjectName},
-    ports::objects::{At, id_of, typed},
+    ports::objects::{self, At, id_of, typed},
 };
 
 /// Arguments of `ostler reconcile`.
@@ -58,8 +58,14 @@ fn repository_name(text: &str) -> Result<ObjectName, String> {
 impl ReconcileArgs {
     pub(super) async fn run(self, out: Out<'_>) -> Result<ExitCode, Error> {
         let plane = Plane::find(&self.target).await?;
-        let objects = plane.running()?;
-        let listed = objects.list(Kind::ConfigRepository, self.namespace.as_ref()).await?;
+        let store = plane.running()?;
+        let listed = store.list(Kind::ConfigRepository, self.namespace.as_ref()).await;
+        let listed = match (listed, &self.namespace) {
+            (Err(objects::Error::Forbidden(why)), None) => {
+                return Err(Error::Usage(format!("{why}; name the namespace that you may read with -n")));
+            }
+            (listed, _) => listed?,
+        };
         let (id, repository) = pick(listed, self.repository.as_ref())?;
         let short = reference::short(&id);
         let asked = Timestamp::now().to_string();
@@ -68,25 +74,36 @@ impl ReconcileArgs {
             annotations[meta::ALLOW_PRUNE] = commit.as_str().into();
         }
         let at = At::of(&repository).ok_or_else(|| Error::NotFound(id.clone()))?.any_version();
-        let mut events = objects.watch(Kind::ConfigRepository, Some(id.namespace.clone()));
-        objects.merge(&id, &at, &json!({"metadata": {"annotations": annotations}}), meta::CLI).await?;
+        let mut events = store.watch(Kind::ConfigRepository, Some(id.namespace.clone()));
+        store.merge(&id, &at, &json!({"metadata": {"annotations": annotations}}), meta::CLI).await?;
         if self.no_wait {
             writeln!(out, "{short}: asked")?;
             return Ok(ExitCode::SUCCESS);
         }
         let handled = async {
+            let mut begun = false;
             while let Some(event) = events.next().await {
-                let Ok(Event::Apply(object) | Event::InitApply(object)) = event else { continue };
+                let object = match event {
+                    Ok(Event::Apply(object) | Event::InitApply(object)) => object,
+                    Err(error) if !begun => {
+                        refused(&error)?;
+                        continue;
+                    }
+                    other => {
+                        begun |= matches!(other, Ok(Event::InitDone));
+                        continue;
+                    }
+                };
                 if object.name_any() == id.name.as_str() && is_handled(&object, &asked) {
-                    return Some(object);
+                    return Ok::<_, Error>(Some(object));
                 }
             }
-            None
+            Ok(None)
         };
-        match tokio::time::timeout(self.timeout, handled).await {
-            Ok(Some(object)) => tell(&short, object, out),
-            Ok(None) => Err(Error::Refused("`ostler up` has ended".to_owned())),
-            Err(_) => {
+        match tokio::time::timeout(self.timeout, handled).await.map(Result::transpose).ok() {
+            Some(Some(object)) => tell(&short, object?, out),
+            Some(None) => Err(Error::Refused("`ostler up` has ended".to_owned())),
+            None => {
                 eprintln!("{short}: not handled in {:?}; is it suspended?", self.timeout);
                 Ok(ExitCode::from(1))
             }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     Error, Out,
     reference::{self, ObjectArgs},
+    refused,
 };
 use crate::{
     cli::{
@@ -166,7 +167,7 @@ impl WaitArgs {
             Verdict::NotYet(why) => {
                 last = why;
                 let watched = watch(plane.running()?, &id, &self.wanted, now.is_some(), &mut last);
-                tokio::time::timeout(self.timeout, watched).await.ok()
+                tokio::time::timeout(self.timeout, watched).await.ok().transpose()?
             }
             verdict => Some(verdict),
         };
@@ -190,11 +191,12 @@ async fn watch(
     wanted: &Wanted,
     mut was_there: bool,
     last: &mut String,
-) -> Verdict {
+) -> Result<Verdict, Error> {
     let mut events = objects.watch(id.kind, Some(id.namespace.clone()));
-    let mut there = None;
+    let (mut there, mut begun) = (None, false);
     let is_meant = |object: &Object| object.name_any() == id.name.as_str();
     while let Some(event) = events.next().await {
+        begun |= matches!(event, Ok(Event::InitDone));
         let verdict = match event {
             Ok(Event::Init) => {
                 there = None;
@@ -217,14 +219,19 @@ async fn watch(
             }
             Ok(Event::Delete(object)) if is_meant(&object) => wanted.absent(true),
             Ok(_) => continue,
-            Err(error) => Verdict::NotYet(format!("the control plane does not answer: {}", Chain(&error))),
+            Err(error) => {
+                if !begun {
+                    refused(&error)?;
+                }
+                Verdict::NotYet(format!("the control plane does not answer: {}", Chain(&error)))
+            }
         };
         match verdict {
             Verdict::NotYet(why) => *last = why,
-            verdict => return verdict,
+            verdict => return Ok(verdict),
         }
     }
-    Verdict::Never("`ostler up` has ended".to_owned())
+    Ok(Verdict::Never("`ostler up` has ended".to_owned()))
 }
 
 #[cfg(test)]

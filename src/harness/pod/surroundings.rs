@@ -161,8 +161,8 @@ fn place(
 fn nameservers(text: &str) -> Vec<SocketAddr> {
     let server = |line: &str| {
         let mut words = line.split_ascii_whitespace();
-        let address: IpAddr =
-            words.next().filter(|word| *word == "nameserver").and(words.next())?.parse().ok()?;
+        let (Some("nameserver"), Some(address)) = (words.next(), words.next()) else { return None };
+        let address: IpAddr = address.parse().ok()?;
         (!address.is_loopback()).then(|| SocketAddr::new(address, DNS))
     };
     text.lines().filter_map(server).collect()

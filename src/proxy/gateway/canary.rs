@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 /// Addresses that are remembered; the one that was here longest ago makes room.
 const ADDRESSES: usize = 16 * 1024;
-/// Visits that are remembered of each; further ones push the oldest out, so that a count is never too low by more than what it shows.
+/// Visits that are remembered of each; a further one pushes the oldest out.
 const VISITS: usize = 32;
 
 /// The visits, by address. An address goes from one pod to the next, so the time of each counts.

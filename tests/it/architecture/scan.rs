@@ -6,7 +6,7 @@ pub(super) struct Source {
     pub(super) path: String,
     /// Its module, such as `["kinds", "agent"]`; empty for the crate's roots.
     module: Vec<String>,
-    text: String,
+    pub(super) text: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -96,3 +96,16 @@ pub(crate) fn read(log: &Path) -> Vec<AuditLine> {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect()
 }
+
+/// The lines from that byte on, as far as they are whole, and the byte after them.
+pub(crate) fn read_from(log: &Path, from: u64) -> (Vec<AuditLine>, u64) {
+    use std::io::{Read, Seek, SeekFrom};
+
+    let Ok(mut file) = std::fs::File::open(log) else { return (Vec::new(), from) };
+    file.seek(SeekFrom::Start(from)).unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    (lines.map(|line| serde_json::from_slice(line).unwrap()).collect(), from + whole as u64)
+}

@@ -110,6 +110,11 @@ impl Server {
         self.keeper.folder()
     }
 
+    /// Where etcd answers.
+    pub(crate) fn etcd_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.etcd)
+    }
+
     pub(crate) fn stop_api_server(&mut self) {
         self.keeper.stop(API_SERVER);
     }

@@ -76,6 +76,17 @@ pub(crate) async fn take_back(admin: &Client, namespace: &str, name: &str, to: T
     until(false, admin, to, attributes(Some(namespace), &rule)).await;
 }
 
+/// Waits until the authorizer knows that the first right of a rule is given, or is not.
+pub(crate) async fn in_force(
+    wanted: bool,
+    admin: &Client,
+    to: To<'_>,
+    namespace: Option<&str>,
+    rule: &PolicyRule,
+) {
+    until(wanted, admin, to, attributes(namespace, rule)).await;
+}
+
 fn attributes(namespace: Option<&str>, rule: &PolicyRule) -> ResourceAttributes {
     let first = |texts: &Option<Vec<String>>| texts.as_ref().and_then(|texts| texts.first().cloned());
     let resource = first(&rule.resources).unwrap();

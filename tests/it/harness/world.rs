@@ -30,7 +30,7 @@ use ostler::{
 use secrecy::SecretBox;
 use tokio::sync::watch;
 
-/// Nothing in these tests takes as long; it ends a test that would hang.
+/// Nothing takes as long; it ends a test that would hang.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Secrets by name: key and value, all for any use and host.
@@ -84,10 +84,8 @@ impl Secrets for FakeSecrets {
             None => {}
         }
         let data = known.get(name.as_str()).ok_or_else(missing)?;
-        let sealed = |(key, value): (&String, &String)| {
-            (key.clone(), SecretBox::new(Box::new(value.clone().into_bytes())))
-        };
-        Ok(data.iter().map(sealed).collect())
+        let sealed = |value: &String| SecretBox::new(Box::new(value.clone().into_bytes()));
+        Ok(data.iter().map(|(key, value)| (key.clone(), sealed(value))).collect())
     }
 
     fn changes(&self) -> BoxStream<'static, (Namespace, ObjectName)> {
@@ -119,10 +117,9 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Its HTTP side.
     pub(super) fn app(self: &Arc<Self>) -> Router {
-        let app = Router::new().fallback(intake).with_state(Arc::clone(self));
-        app.layer(axum::extract::DefaultBodyLimit::disable())
+        let app = Router::new().fallback(intake).layer(axum::extract::DefaultBodyLimit::disable());
+        app.with_state(Arc::clone(self))
     }
 }
 
@@ -162,7 +159,6 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With a recorder that answers.
     pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
@@ -194,8 +190,8 @@ impl World {
 
     pub(crate) fn start_recorder(&mut self) {
         let listener = tokio::net::UnixListener::bind(&self.options.recorder).unwrap();
-        let app = self.recorder.app();
-        self.serving = Some(tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }));
+        let serving = axum::serve(listener, self.recorder.app());
+        self.serving = Some(tokio::spawn(async move { serving.await.unwrap() }));
     }
 
     pub(crate) fn stop_recorder(&mut self) {

@@ -1,19 +1,20 @@
-//! A server in front of an API server, which answers some requests wrongly.
+//! A server in front of an API server, which answers some requests wrongly or late, or is away for a while.
 
 use std::{
     collections::VecDeque,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use kube::{Client, client::Body};
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub(super) enum Wrong {
 pub(super) struct Proxy {
     folder: tempfile::TempDir,
     plan: Arc<Mutex<Plan>>,
+    away: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -39,7 +41,11 @@ pub(super) struct Proxy {
 struct Plan {
     wrong: VecDeque<Wrong>,
     requests: usize,
+    /// How much later each answer begins.
+    late: Duration,
 }
+
+type Answer = Response<UnsyncBoxBody<Bytes, kube::Error>>;
 
 impl Proxy {
     /// Starts it before the API server of a client.
@@ -52,8 +58,9 @@ impl Proxy {
             "contexts": [{"name": "p", "context": {"cluster": "p"}}]});
         std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
         let plan: Arc<Mutex<Plan>> = Arc::default();
-        let task = tokio::spawn(serve(listener, client, Arc::clone(&plan)));
-        Self { folder, plan, task }
+        let away = watch::Sender::new(false);
+        let task = tokio::spawn(serve(listener, client, Arc::clone(&plan), away.subscribe()));
+        Self { folder, plan, away, task }
     }
 
     pub(super) fn kubeconfig(&self) -> PathBuf {
@@ -63,6 +70,20 @@ impl Proxy {
     /// What happens to the next requests.
     pub(super) fn next(&self, wrong: impl IntoIterator<Item = Wrong>) {
         self.plan.lock().unwrap().wrong.extend(wrong);
+    }
+
+    /// From now on every answer begins so much later.
+    pub(super) fn be_late(&self, late: Duration) {
+        self.plan.lock().unwrap().late = late;
+    }
+
+    /// Breaks every connection, and takes none until [`Proxy::come_back`].
+    pub(super) fn go_away(&self) {
+        self.away.send_replace(true);
+    }
+
+    pub(super) fn come_back(&self) {
+        self.away.send_replace(false);
     }
 
     /// How many requests came since this was last asked.
@@ -77,15 +98,25 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(listener: TcpListener, client: Client, plan: Arc<Mutex<Plan>>) {
+async fn serve(
+    listener: TcpListener,
+    client: Client,
+    plan: Arc<Mutex<Plan>>,
+    mut away: watch::Receiver<bool>,
+) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
-        let (client, plan) = (client.clone(), Arc::clone(&plan));
+        if *away.borrow_and_update() {
+            continue;
+        }
+        let (client, plan, mut away) = (client.clone(), Arc::clone(&plan), away.clone());
         let answer = service_fn(move |request| answer(client.clone(), Arc::clone(&plan), request));
-        // an error is a connection that was closed on purpose
-        tokio::spawn(
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer),
-        );
+        tokio::spawn(async move {
+            let served =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+            // an error is a connection that was closed on purpose
+            tokio::select! { _ = served => {}, _ = away.wait_for(|away| *away) => {} }
+        });
     }
 }
 
@@ -93,16 +124,17 @@ async fn answer(
     client: Client,
     plan: Arc<Mutex<Plan>>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, &'static str> {
+) -> Result<Answer, &'static str> {
     let (mut head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| "half a request")?.to_bytes();
     // the client has a host of its own
     head.headers.remove(http::header::HOST);
-    let wrong = {
+    let (wrong, late) = {
         let mut plan = plan.lock().unwrap();
         plan.requests += 1;
-        plan.wrong.pop_front()
+        (plan.wrong.pop_front(), plan.late)
     };
+    tokio::time::sleep(late).await;
     match wrong {
         Some(Wrong::TooMany(seconds)) => {
             let mut answer = refusal(StatusCode::TOO_MANY_REQUESTS);
@@ -115,17 +147,21 @@ async fn answer(
     let answer =
         client.send(Request::from_parts(head, Body::from(body))).await.map_err(|_| "no API server")?;
     let (head, body) = answer.into_parts();
-    let body = body.collect().await.map_err(|_| "half an answer")?.to_bytes();
+    if wrong.is_none() {
+        // as it comes: a watch is an answer that does not end
+        return Ok(Response::from_parts(head, body.boxed_unsync()));
+    }
+    body.collect().await.map_err(|_| "half an answer")?;
     match wrong {
         Some(Wrong::ErrorAfter) => Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR)),
-        Some(Wrong::CloseAfter) => Err("closed after"),
-        _ => Ok(Response::from_parts(head, Full::new(body))),
+        _ => Err("closed after"),
     }
 }
 
-fn refusal(code: StatusCode) -> Response<Full<Bytes>> {
+fn refusal(code: StatusCode) -> Answer {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": "injected", "code": code.as_u16()});
     let answer = Response::builder().status(code).header("content-type", "application/json");
-    answer.body(Full::new(status.to_string().into())).unwrap()
+    let body = Full::new(Bytes::from(status.to_string()));
+    answer.body(body.map_err(|never| match never {}).boxed_unsync()).unwrap()
 }

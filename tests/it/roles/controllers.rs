@@ -74,7 +74,7 @@ async fn one_that_stands_by_is_ready_and_ends_when_it_is_asked_to() {
 }
 
 #[test]
-fn pods_are_refused_plainly() {
+fn pods_need_to_know_their_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_ostler"))
         .args(["controller", "--places", "pods", "--state"])
@@ -83,7 +83,9 @@ fn pods_are_refused_plainly() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("pods"), "{said}");
+    for flag in ["--image", "--proxy ", "--proxy-canary", "--proxy-name", "--recorder-name", "--proxy-ca"] {
+        assert!(said.contains(flag), "{flag}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,10 @@ use crate::{
 };
 
 const LEASE: &str = "ostler-up";
+/// Writes of one run's object: it is made and gets its finalizer, asks for its claim and has it; then at most one for each
+/// step that people may wait for: place, preparation, start, collecting, result, end. Two more when the machine is slow and
+/// figures of the proxy come in between.
+const MOST: usize = 12;
 
 impl Stage {
     /// An `up` for this stage's namespace, with a state folder of its own.
@@ -127,6 +131,6 @@ async fn a_run_costs_few_writes() {
     let counts = object_writes(&landed, &[&user]);
     let total: usize = object_writes(&on_run, &[&user]).values().sum();
     println!("writes from a run's push to its record, by verb and object: {counts:?}");
-    assert!(total <= 10, "{total} writes of the run: {counts:?}");
+    assert!(total <= MOST, "{total} writes of the run: {counts:?}");
     assert!(total > 0, "nothing was counted");
 }

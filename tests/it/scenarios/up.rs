@@ -11,7 +11,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::world::PATIENCE;
+pub(crate) use super::world::PATIENCE;
 
 /// A running `ostler up`; dropped, it is asked to end.
 pub(crate) struct Up {

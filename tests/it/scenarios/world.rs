@@ -25,7 +25,7 @@ use super::{
 use crate::servers::repo::Repo;
 
 /// No wait is longer: a test that hangs says so.
-pub(super) const PATIENCE: Duration = Duration::from_mins(4);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 
 /// How often something that tells nobody of its changes is looked at.
 const GLANCE: Duration = Duration::from_millis(20);

@@ -28,7 +28,13 @@ pub(super) async fn read(
     run: Option<&HarnessRun>,
 ) -> Result<Vec<u8>, Error> {
     let none = |why: &str| Error::NoLogs { run: id.clone(), why: why.to_owned() };
-    let listed = objects.list(Kind::ConfigRepository, None).await?;
+    let listed = match objects.list(Kind::ConfigRepository, None).await {
+        // whoever may read one namespace only finds the repositories there
+        Err(objects::Error::Forbidden(_)) => {
+            objects.list(Kind::ConfigRepository, Some(&id.namespace)).await?
+        }
+        listed => listed?,
+    };
     let known: Vec<ConfigRepository> = listed.into_iter().filter_map(|object| typed(object).ok()).collect();
     let repositories: Vec<&ConfigRepository> = known.iter().collect();
     let repository = if let Some(run) = run {

@@ -1,0 +1,48 @@
+//! `make bench-cluster`: the real `ostler up` with its objects on a real API server of the bench's own.
+//!
+//! Writes `target/bench-cluster.json` and a section of `docs/benchmarks.md`. It judges nothing: the figures are for people.
+
+#[path = "../../tests/it/cluster.rs"]
+#[allow(clippy::panic, reason = "the fixture is that of the tests, and panics when no server comes up")]
+mod cluster;
+#[path = "../ostler/figures.rs"]
+#[allow(dead_code, reason = "shared with the other bench")]
+mod figures;
+#[path = "../ostler/manifests.rs"]
+#[allow(dead_code, reason = "shared with the other bench")]
+mod manifests;
+mod objects;
+#[path = "../ostler/report.rs"]
+#[allow(dead_code, reason = "shared with the other bench")]
+mod report;
+mod requests;
+mod section;
+#[path = "../ostler/stage.rs"]
+#[allow(dead_code, reason = "shared with the other bench")]
+mod stage;
+#[path = "../ostler/up.rs"]
+#[allow(dead_code, reason = "shared with the other bench")]
+mod up;
+
+use std::{path::Path, time::Instant};
+
+use anyhow::Result;
+
+fn main() -> Result<()> {
+    let machine = report::Machine::look()?;
+    let began = Instant::now();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let cluster = runtime.block_on(async {
+        let cluster = cluster::Cluster::start_own().await;
+        cluster.install_crds().await;
+        cluster
+    });
+    let version = runtime.block_on(cluster.server_version()).git_version;
+    let figures = objects::measure(&cluster, &runtime)?;
+    let json = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench-cluster.json");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");
+    let text = section::write(&json, &page, &machine, &version, &figures, began.elapsed())?;
+    println!("{text}");
+    println!("written: {} and {}", json.display(), page.display());
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! What the charts render, without a cluster.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{IMAGE, ROLES, ROOT, helm::Helm, name, objects, of_kind};
+
+/// Everything that is off by default.
+const EVERYTHING: [&str; 12] = [
+    IMAGE,
+    "fullnameOverride=agents",
+    "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    "watchNamespace=team-a",
+    "secrets.names={git,push}",
+    "api.ingress.enabled=true,api.ingress.host=ostler.example.com,api.ingress.tlsSecret=tls",
+    "api.serviceMonitor.enabled=true,api.serviceMonitor.tokenSecret.name=metrics",
+    "proxy.service.ipFamily=IPv6",
+    "proxy.tls.existingSecret=a,recorder.tls.existingSecret=b",
+    "imagePullSecrets[0].name=pull",
+    "controller.tolerations[0].operator=Exists,controller.nodeSelector.zone=a",
+    "controller.priorityClassName=high,controller.extraArgs={--allow-node-reach}",
+];
+
+#[tokio::test]
+async fn both_charts_pass_lint_with_little_and_with_everything() {
+    let helm = Helm::alone().await;
+    helm.run(&["lint", "--strict", "charts/ostler-crds"]).await.succeeded();
+    let values = EVERYTHING.join(",");
+    for values in [IMAGE, &values] {
+        helm.run(&["lint", "--strict", "charts/ostler", "--set", values]).await.succeeded();
+    }
+}
+
+#[tokio::test]
+async fn versions_are_that_of_the_program() {
+    for chart in ["ostler", "ostler-crds"] {
+        let text = std::fs::read_to_string(format!("{ROOT}/charts/{chart}/Chart.yaml")).unwrap();
+        let chart: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+    }
+}
+
+#[tokio::test]
+async fn values_that_nobody_knows_or_that_are_wrong_are_refused_by_name() {
+    let helm = Helm::alone().await;
+    for (value, named) in [
+        ("controler.replicas=2", "controler"),
+        ("controller.replica=2", "replica"),
+        ("controller.replicas=many", "replicas"),
+        ("controller.replicas=-1", "replicas"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("image.digest=sha256:abc", "digest"),
+        ("watchNamespace=Team_A", "watchNamespace"),
+        ("proxy.service.ipFamily=IPv5", "ipFamily"),
+        ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
+        ("controller.resources.limits.memory=lots", "memory"),
+        ("api.serviceMonitor.interval=often", "interval"),
+    ] {
+        let complaint = helm.template("a", &[IMAGE, value]).await.failed();
+        assert!(complaint.contains("values don't meet the specifications"), "{value}: {complaint}");
+        assert!(complaint.contains(named), "{value}: {complaint}");
+    }
+    for (values, text) in [
+        (&["image.tag=v1"][..], "image.repository: name the image"),
+        (&[IMAGE, "proxy.tls.existingSecret=a"], "give both or none"),
+        (&[IMAGE, "api.ingress.enabled=true"], "api.ingress.host"),
+        (&[IMAGE, "api.serviceMonitor.enabled=true"], "api.serviceMonitor.tokenSecret.name"),
+    ] {
+        let complaint = helm.template("a", values).await.failed();
+        assert!(complaint.contains(text), "{values:?}: {complaint}");
+    }
+    let complaint = helm.run(&["template", "c", "charts/ostler-crds", "--set", "keep=false"]).await.failed();
+    assert!(complaint.contains("keep"), "{complaint}");
+}
+
+#[tokio::test]
+async fn every_right_has_its_reason() {
+    let helm = Helm::alone().await;
+    for values in [&[IMAGE][..], &EVERYTHING] {
+        let text = helm.template("a", values).await.succeeded();
+        let rules = without_a_reason(&text);
+        assert!(rules.is_empty(), "no comment stands before {rules:?}");
+        let written = text.lines().filter(|line| line.trim_start().starts_with("- apiGroups: ")).count();
+        let all = objects(&text);
+        let roles = of_kind(&all, "Role").chain(of_kind(&all, "ClusterRole"));
+        let rules: usize = roles.map(|role| role["rules"].as_array().unwrap().len()).sum();
+        let others = of_kind(&all, "ValidatingAdmissionPolicy").count();
+        assert_eq!(
+            written,
+            rules + others,
+            "each rule begins with its apiGroups, so that none was overlooked"
+        );
+    }
+    let bare = "rules:\n  - apiGroups: [a]\n    resources: [b]\n    verbs: [get]\n";
+    assert_eq!(without_a_reason(bare).len(), 1, "the check itself");
+}
+
+/// The rules that no comment precedes; what an admission policy matches is no right.
+fn without_a_reason(manifests: &str) -> Vec<&str> {
+    let lines: Vec<&str> = manifests.lines().collect();
+    let is_rule = |line: &str| line.trim_start().starts_with("- apiGroups: ");
+    let explained = |line: &str| line.trim_start().starts_with("# ") || line.trim() == "resourceRules:";
+    lines.windows(2).filter(|pair| is_rule(pair[1]) && !explained(pair[0])).map(|pair| pair[1]).collect()
+}
+
+#[tokio::test]
+async fn rights_name_what_they_are_for_and_no_more() {
+    let helm = Helm::alone().await;
+    for values in [&[IMAGE][..], &EVERYTHING] {
+        let all = objects(&helm.template("a", values).await.succeeded());
+        for role in of_kind(&all, "Role").chain(of_kind(&all, "ClusterRole")) {
+            for rule in role["rules"].as_array().unwrap() {
+                let words = ["apiGroups", "resources", "verbs"].map(|field| rule[field].as_array().unwrap());
+                assert!(
+                    words.iter().all(|words| !words.is_empty() && !words.contains(&"*".into())),
+                    "{rule}"
+                );
+            }
+        }
+    }
+    // With namespaces, the whole cluster has reviews and our own CRDs to offer; and sight of
+    // the proxy's callers and of our own policies.
+    let all = objects(&helm.template("a", &EVERYTHING).await.succeeded());
+    let roles = of_kind(&all, "ClusterRole").filter(|role| ROLES.iter().any(|r| name(role).ends_with(r)));
+    for rule in roles.flat_map(|role| role["rules"].as_array().unwrap()) {
+        let resource = rule["resources"][0].as_str().unwrap();
+        let harmless = ["customresourcedefinitions", "tokenreviews", "subjectaccessreviews"];
+        let looks = rule["verbs"] == serde_json::json!(["list", "watch"]);
+        let looks = looks && (resource == "pods" || rule["resourceNames"][0] == "ostler-agents");
+        assert!(harmless.contains(&resource) || looks, "{rule}");
+    }
+    let bound = of_kind(&all, "RoleBinding").filter(|b| b["metadata"]["namespace"] == "team-a").count();
+    assert_eq!(bound, ROLES.len());
+    let secrets = all.iter().filter_map(|object| object["rules"].as_array()).flatten();
+    let secrets: Vec<_> = secrets.filter(|rule| rule["resources"][0] == "secrets").collect();
+    assert!(
+        !secrets.is_empty() && secrets.iter().all(|rule| rule["resourceNames"].is_array()),
+        "{secrets:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_roles_take_the_arguments_that_the_chart_gives_them() {
+    let helm = Helm::alone().await;
+    let all = objects(&helm.template("a", &[IMAGE]).await.succeeded());
+    let services: Vec<&str> = of_kind(&all, "Service").map(name).collect();
+    assert!(services.contains(&"ostler-proxy"), "the kubelet's variable is made of its name");
+    let known = parse(&["controller".to_owned()]).await;
+    let pods = String::from_utf8(known.stdout).unwrap().contains("--proxy-canary");
+    for deployment in of_kind(&all, "Deployment") {
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        let arguments: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
+        // As the kubelet writes them: the variable of a Service that exists.
+        let filled = arguments.iter().map(|a| a.replace("$(OSTLER_PROXY_SERVICE_HOST)", "10.96.0.7"));
+        let mut filled: Vec<String> = filled.collect();
+        assert!(filled.iter().all(|argument| !argument.contains("$(")), "{filled:?}");
+        if name(deployment) == "ostler-controller" && !pods {
+            // The settings of its pods come last, but for the address of its health.
+            let from = filled.iter().position(|argument| argument == "--image").unwrap();
+            let to = filled.iter().position(|argument| argument == "--health").unwrap();
+            filled.drain(from..to);
+        }
+        let parsed = parse(&filled).await;
+        assert!(parsed.status.success(), "{filled:?}: {}", String::from_utf8_lossy(&parsed.stderr));
+    }
+    let unknown = ["controller", "--no-such-flag"].map(str::to_owned);
+    assert!(!parse(&unknown).await.status.success(), "the check itself");
+}
+
+/// Whether the program takes these arguments; nothing is run.
+async fn parse(arguments: &[String]) -> std::process::Output {
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_ostler"));
+    program.args(arguments).arg("--help").output().await.unwrap()
+}
+
+#[tokio::test]
+async fn nobody_keeps_the_canary_from_being_reached() {
+    let helm = Helm::alone().await;
+    let all = objects(&helm.template("a", &[IMAGE]).await.succeeded());
+    let policy = of_kind(&all, "NetworkPolicy").find(|policy| name(policy) == "ostler-proxy").unwrap();
+    let rules = policy["spec"]["ingress"].as_array().unwrap();
+    let open = |rule: &&Value| rule["ports"][0]["port"] == "canary";
+    let open: Vec<&Value> = rules.iter().filter(open).collect();
+    assert!(
+        open.len() == 1 && open[0].get("from").is_none(),
+        "closed here, it would prove nothing: {open:?}"
+    );
+    let tunnels = rules.iter().find(|rule| rule["ports"][0]["port"] == "tunnels").unwrap();
+    assert_eq!(tunnels["from"][0]["podSelector"]["matchLabels"]["ostler.dev/role"], "agent");
+}
+
+#[tokio::test]
+async fn plain_manifests_and_crds_are_those_of_the_charts() {
+    let helm = Helm::alone().await;
+    let template = ["template", "ostler", "charts/ostler", "--namespace", "ostler-system"];
+    let options = ["--skip-tests", "--values", "deploy/values.yaml"];
+    let rendered = helm.run(&[&template[..], &options].concat()).await.succeeded();
+    let read = |file: &str| std::fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+    let body = |text: &str| text.split_once('\n').unwrap().1.to_owned();
+    assert!(body(&read("deploy/ostler.yaml")) == rendered, "deploy/ostler.yaml is old; run: make generate");
+    let crds = body(&read("charts/ostler-crds/templates/crds.yaml"));
+    let unkept = crds.replace("\n  annotations:\n    helm.sh/resource-policy: keep", "");
+    assert!(unkept == read("schemas/crds.yaml"), "charts/ostler-crds is old; run: make generate");
+    let kept = objects(&crds);
+    assert_eq!(kept.len(), 5);
+    for crd in kept {
+        assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep", "{}", name(&crd));
+    }
+}

@@ -1,0 +1,432 @@
+//! What a role really asks of the API server, with the identity that the chart gives it: its own process, as far as a
+//! machine without a node lets it go, and the adapters that it is made of for the rest.
+
+use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
+
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
+    events::v1::Event,
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use ostler::{
+    kinds::{Agent, ConfigRepository, Kind, ObjectId, Reason, Session},
+    kubernetes::{
+        callers::KubeCallers,
+        network::{NetworkPolicies, ProxySelector},
+        objects::KubeObjects,
+        secrets::KubeSecrets,
+        workloads::{KubeWorkloads, PodSettings},
+    },
+    names::Namespace,
+    ports::{
+        Objects, Secrets, Workloads,
+        objects::{Happening, Severity},
+        secrets::SecretUse,
+    },
+    proxy::{gateway::Callers, tunnel::Endpoint},
+};
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{AuditLine, Cluster},
+    harness::world::shell,
+    scenarios::up::Up,
+    servers::repo::Repo,
+};
+
+/// The longest that a role may take for all of it; what is refused is seen far earlier.
+const PATIENCE: Duration = Duration::from_mins(3);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A role and its identity.
+pub(super) struct Smoke<'a> {
+    cluster: &'a Cluster,
+    /// The namespace of the release.
+    home: String,
+    role: String,
+    /// The service account, as the API server names it.
+    pub(super) user: String,
+    kubeconfig: PathBuf,
+    client: Client,
+    admin: Client,
+}
+
+/// One attempt: a namespace and a folder of its own.
+struct Attempt<'a> {
+    smoke: &'a Smoke<'a>,
+    namespace: String,
+    folder: tempfile::TempDir,
+    /// Where the audit log ended when it began.
+    since: u64,
+}
+
+impl<'a> Smoke<'a> {
+    pub(super) async fn new(cluster: &'a Cluster, home: &str, role: &str) -> Self {
+        let group = format!("system:serviceaccounts:{home}");
+        let user = format!("system:serviceaccount:{home}:ostler-{role}");
+        Self {
+            cluster,
+            home: home.to_owned(),
+            role: role.to_owned(),
+            kubeconfig: cluster.kubeconfig_for(&user, &[&group]),
+            client: cluster.user(&user, &[&group]).await,
+            admin: cluster.client().await,
+            user,
+        }
+    }
+
+    /// Waits until the API server has refused something to this role, from that byte of the audit log on.
+    async fn refused(&self, mut from: u64) -> String {
+        loop {
+            let lines;
+            (lines, from) = self.cluster.audit_from(from);
+            if let Some(line) = lines.iter().find(|line| line.is_of(&[&self.user]) && line.code() == 403) {
+                return line.what();
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Does everything once, in a new namespace.
+///
+/// # Errors
+/// With what was refused, or what did not work.
+pub(super) async fn smoke(smoke: &Smoke<'_>) -> Result<(), String> {
+    let namespace = smoke.cluster.namespace("smoke").await;
+    // Whoever led before left its lease, and the next one must make it anew.
+    let leases: Api<Lease> = Api::namespaced(smoke.admin.clone(), &smoke.home);
+    // there may be none
+    let _ = leases.delete(&format!("ostler-{}", smoke.role), &DeleteParams::default()).await;
+    let from = smoke.cluster.audit_from(0).1;
+    let attempt = Attempt { smoke, namespace, folder: tempfile::tempdir().unwrap(), since: from };
+    let all = async {
+        match smoke.role.as_str() {
+            "controller" => attempt.controller().await,
+            "recorder" => attempt.recorder().await,
+            "api" => attempt.api().await,
+            "proxy" => attempt.proxy().await,
+            other => Err(format!("there is no role {other}")),
+        }
+    };
+    tokio::select! {
+        refused = smoke.refused(from) => Err(format!("refused: {refused}")),
+        done = tokio::time::timeout(PATIENCE, all) => done.unwrap_or_else(|_| panic!("{}: neither done nor refused", smoke.role)),
+    }
+}
+
+/// A role's process. Dropped, it is killed: what it would still ask for in an orderly end may be refused to it.
+struct Process(Option<Up>);
+
+impl Process {
+    fn text(&self) -> String {
+        self.0.as_ref().map(Up::text).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(up) = self.0.take() {
+            up.kill();
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// The role's own process.
+    fn process(&self, arguments: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.folder.path())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .current_dir(self.folder.path())
+            .args([&self.smoke.role, "--json", "--health", "127.0.0.1:0", "--kubeconfig"])
+            .arg(&self.smoke.kubeconfig)
+            .args(arguments);
+        Process(Some(Up::start(command)))
+    }
+
+    fn objects<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.smoke.admin.clone(), &self.namespace)
+    }
+
+    /// Somebody makes an object.
+    async fn make<K>(&self, kind: &str, name: &str, more: Value) -> K
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + DeserializeOwned
+            + serde::Serialize
+            + Clone
+            + std::fmt::Debug,
+    {
+        let mut object =
+            json!({"apiVersion": "ostler.dev/v1alpha1", "kind": kind, "metadata": {"name": name}});
+        for (field, value) in more.as_object().unwrap() {
+            object[field] = value.clone();
+        }
+        let object: K = serde_json::from_value(object).unwrap();
+        self.objects().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    fn namespace(&self) -> Namespace {
+        self.namespace.parse().unwrap()
+    }
+
+    /// Reads a Secret as a manifest that names it would have it read.
+    async fn secret(&self) -> Result<(), String> {
+        let secret: Secret = serde_json::from_value(json!({
+            "metadata": {"name": "token", "annotations": {"ostler.dev/use": "env"}}, "stringData": {"token": "t"},
+        }))
+        .unwrap();
+        self.objects::<Secret>().create(&PostParams::default(), &secret).await.unwrap();
+        let secrets = KubeSecrets::new(self.smoke.client.clone());
+        let read = secrets.resolve(&self.namespace(), &"token".parse().unwrap(), SecretUse::Env, None).await;
+        read.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Tells of something that happened to a repository.
+    async fn event(&self, about: &ConfigRepository) {
+        let id: ObjectId = ostler::ports::objects::id_of(Kind::ConfigRepository, about).unwrap();
+        let uid = about.metadata.uid.clone().unwrap().parse().unwrap();
+        let objects = KubeObjects::new(self.smoke.client.clone());
+        let severity = Severity::Normal;
+        let message = "smoke".to_owned();
+        objects.tell(Happening { about: id, uid, severity, reason: Reason::Contested, message }).await;
+        until(async || {
+            let events = self.objects::<Event>().list(&ListParams::default()).await.unwrap();
+            events.items.iter().any(|event| event.note.as_deref() == Some("smoke"))
+        })
+        .await;
+    }
+
+    async fn follow(&self, repository: &Repo) -> ConfigRepository {
+        self.make("ConfigRepository", "config", json!({"spec": {"url": repository.bare(), "interval": "1h"}}))
+            .await
+    }
+
+    async fn controller(&self) -> Result<(), String> {
+        let repository = Repo::with_readme();
+        let agent = json!({"apiVersion": "ostler.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "coder"},
+            "spec": {"preset": "codex", "image": "registry.example.com/agent"}});
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "prompt"},
+            "data": {"text": "Fix the login."}});
+        let session = json!({"apiVersion": "ostler.dev/v1alpha1", "kind": "Session", "metadata": {"name": "work"},
+            "spec": {"agentRef": {"name": "coder"}}});
+        let files = [("agent.yaml", agent), ("map.yaml", map), ("session.yaml", session)];
+        let files = files.map(|(file, content)| (file, format!("{content}\n")));
+        repository.push(&files.each_ref().map(|(file, content)| (*file, content.as_str())), "everything");
+        let followed = self.follow(&repository).await;
+        let state = self.folder.path().join("state").display().to_string();
+        let _controller = self.process(&[
+            "--namespace",
+            &self.namespace,
+            "--lease-namespace",
+            &self.smoke.home,
+            "--identity",
+            "smoke",
+            "--state",
+            &state,
+            "--places",
+            "none",
+        ]);
+        until(async || {
+            let session = self.objects::<Session>().get_opt("work").await.unwrap();
+            let applied = self.objects::<Agent>().get_opt("coder").await.unwrap().is_some()
+                && self.objects::<ConfigMap>().get_opt("prompt").await.unwrap().is_some();
+            let now = self.objects::<ConfigRepository>().get("config").await.unwrap();
+            let told = now.status.is_some_and(|status| status.last_applied.is_some());
+            applied && told && session.is_some_and(|session| session.status.is_some())
+        })
+        .await;
+        std::fs::remove_file(repository.work().join("map.yaml")).unwrap();
+        std::fs::remove_file(repository.work().join("agent.yaml")).unwrap();
+        repository.push(&[("README.md", "less\n")], "less");
+        until(async || {
+            self.objects::<ConfigMap>().get_opt("prompt").await.unwrap().is_none()
+                && self.objects::<Agent>().get_opt("coder").await.unwrap().is_none()
+        })
+        .await;
+        self.event(&followed).await;
+        self.secret().await?;
+        self.place().await
+    }
+
+    /// A run's place, from the policy that confines it to the end of its workspace.
+    async fn place(&self) -> Result<(), String> {
+        let client = self.smoke.client.clone();
+        let text = |error: &dyn std::error::Error| format!("{error}: {:?}", error.source());
+        let labels = [("app.kubernetes.io/component".to_owned(), "proxy".to_owned())].into();
+        let namespace = self.smoke.home.parse().unwrap();
+        let policies = NetworkPolicies::new(client.clone(), &ProxySelector { namespace, labels, port: 8443 });
+        policies.ensure(&self.namespace()).await.map_err(|error| text(&error))?;
+
+        let settings = PodSettings {
+            image: "registry.example.com/ostler".to_owned(),
+            pull_policy: None,
+            pull_secrets: vec![],
+            proxy: Endpoint {
+                address: "10.96.0.7:8443".parse().unwrap(),
+                canary: "10.96.0.7:8444".parse().unwrap(),
+                server_name: "proxy".to_owned(),
+                recorder_name: "recorder".to_owned(),
+                authorities: String::new(),
+            },
+            api_server: None,
+            allow_unenforced: false,
+            allow_node_reach: false,
+            network: None,
+            scope: Some(self.namespace()),
+            network: None,
+        };
+        let secrets = Arc::new(KubeSecrets::new(client.clone()));
+        let places = KubeWorkloads::start(client, settings, secrets).await.map_err(|error| text(&error))?;
+        let mut spec = shell("true");
+        spec.run.namespace = self.namespace();
+        spec.image = Some("registry.example.com/agent".to_owned());
+        let session: ostler::names::Uid = uuid::Uuid::new_v4().to_string().parse().unwrap();
+        spec.persistent_workspace = Some(session.clone());
+        let uid = spec.run.uid.clone();
+        places.ensure(&spec).await.map_err(|error| text(&error))?;
+        places.confirm(&uid).await.map_err(|error| text(&error))?;
+        // There is no node to open it: what RBAC refuses is in the audit log.
+        assert!(places.open(&uid).await.is_err());
+        self.lines_are_written().await;
+        places.remove(&uid).await.map_err(|error| text(&error))?;
+        places.remove_workspace(&session).await.map_err(|error| text(&error))
+    }
+
+    /// Returns when the audit log has what was asked before.
+    async fn lines_are_written(&self) {
+        let mark = format!("mark-{}", uuid::Uuid::new_v4().simple());
+        assert!(self.objects::<ConfigMap>().get_opt(&mark).await.unwrap().is_none());
+        let is_there = |line: &AuditLine| line.object_ref.name == mark;
+        until(async || self.smoke.cluster.audit_from(self.since).0.iter().any(is_there)).await;
+        // whoever waits for refusals reads it, too
+        tokio::time::sleep(PAUSE * 3).await;
+    }
+
+    async fn recorder(&self) -> Result<(), String> {
+        let repository = Repo::with_readme();
+        let followed = self.follow(&repository).await;
+        let file = |name: &str| self.folder.path().join(name).display().to_string();
+        let key = ostler::git::sign::SigningKey::generate("recorder").unwrap();
+        key.store(&self.folder.path().join("signing_key")).unwrap();
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = parameters.self_signed(&pair).unwrap().pem();
+        std::fs::write(file("tls.crt"), &certificate).unwrap();
+        std::fs::write(file("tls.key"), pair.serialize_pem()).unwrap();
+        let recorder = self.process(&[
+            "--namespace",
+            &self.namespace,
+            "--lease-namespace",
+            &self.smoke.home,
+            "--identity",
+            "smoke",
+            "--state",
+            &file("state"),
+            "--signing-key",
+            &file("signing_key"),
+            "--listen",
+            "127.0.0.1:0",
+            "--tls-cert",
+            &file("tls.crt"),
+            "--tls-key",
+            &file("tls.key"),
+        ]);
+        until(async || {
+            let now = self.objects::<ConfigRepository>().get("config").await.unwrap();
+            now.status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "LedgerReady"))
+        })
+        .await;
+        // Somebody who is nobody delivers a result: the API server is asked who it is.
+        let address =
+            recorder.text().lines().find_map(listening).ok_or("it does not say where it listens")?;
+        let trusted = reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap();
+        let web = reqwest::Client::builder().tls_certs_only([trusted]).build().unwrap();
+        let path = format!("{address}/api/v1/runs/{}/run/result", self.namespace);
+        let answer = web.put(path).bearer_auth("nonsense").send().await.map_err(|error| error.to_string())?;
+        self.lines_are_written().await;
+        let (asked, _) = self.smoke.cluster.audit_from(self.since);
+        let asked =
+            asked.iter().any(|l| l.is_of(&[&self.smoke.user]) && l.object_ref.resource == "tokenreviews");
+        if !asked {
+            return Err(format!("the recorder answered {} and asked nobody", answer.status()));
+        }
+        self.event(&followed).await;
+        self.secret().await
+    }
+
+    async fn api(&self) -> Result<(), String> {
+        let _: Session = self.make("Session", "work", json!({"spec": {}})).await;
+        let request = json!({"spec": {"audiences": ["ostler"]}});
+        let request = serde_json::from_value(request).unwrap();
+        let accounts = self.objects::<ServiceAccount>();
+        let token = accounts.create_token_request("default", &PostParams::default(), &request).await.unwrap();
+        let token = token.status.unwrap().token;
+        let reader = format!("system:serviceaccount:{}:default", self.namespace);
+        let rule = crate::contract::rbac::rule("ostler.dev", "sessions", &["list"]);
+        let to = crate::contract::rbac::To::User(&reader);
+        crate::contract::rbac::grant(&self.smoke.admin, &self.namespace, "reader", to, rule).await;
+        let api = self.process(&["--listen", "127.0.0.1:0"]);
+        until(async || api.text().lines().any(|line| listening(line).is_some())).await;
+        let address = api.text().lines().find_map(listening).unwrap();
+        let url = format!("{address}/api/v1/sessions/{}", self.namespace);
+        let answer = reqwest::Client::new().get(url).bearer_auth(token).send().await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        self.lines_are_written().await;
+        if answer.status() == 200 { Ok(()) } else { Err(format!("the API answers {}", answer.status())) }
+    }
+
+    async fn proxy(&self) -> Result<(), String> {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "run", "labels": {"ostler.dev/role": "agent"}},
+            "spec": {"containers": [{"name": "agent", "image": "registry.example.com/agent"}]},
+        }))
+        .unwrap();
+        let pods = self.objects::<Pod>();
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+        let address = "127.0.0.9";
+        let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
+        let patch = kube::api::Patch::Merge(status);
+        pods.patch_status("run", &kube::api::PatchParams::default(), &patch).await.unwrap();
+        let callers = KubeCallers::new(self.smoke.client.clone(), vec![]);
+        until(async || callers.is_ready()).await;
+        let token = SecretString::from("nonsense".to_owned());
+        assert!(callers.identify(&token, "ostler-egress", address.parse().unwrap()).await.is_err());
+        self.lines_are_written().await;
+        pods.delete("run", &DeleteParams::default().grace_period(0)).await.unwrap();
+        let (asked, _) = self.smoke.cluster.audit_from(self.since);
+        let asked =
+            asked.iter().any(|l| l.is_of(&[&self.smoke.user]) && l.object_ref.resource == "tokenreviews");
+        if !asked {
+            return Err("nobody was asked whose token it is".to_owned());
+        }
+        self.secret().await
+    }
+}
+
+/// The address in a line that says where a process listens.
+fn listening(line: &str) -> Option<String> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    (line["what"] == "listening").then(|| line["value"].as_str().map(str::to_owned))?
+}
+
+/// Looks until it is so; whoever calls this has a patience of their own.
+async fn until(is_it: impl AsyncFn() -> bool) {
+    while !is_it().await {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
