@@ -286,7 +286,6 @@ impl Attempt<'_> {
             api_server: None,
             allow_unenforced: false,
             allow_node_reach: false,
-            network: None,
             scope: Some(self.namespace()),
             network: None,
         };
