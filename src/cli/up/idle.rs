@@ -175,6 +175,8 @@ async fn settled(roles: &Roles) -> (Tally, bool) {
         let seen = progress.borrow_and_update().clone();
         if let Some(done) = look(roles, &seen).await
             && roles.at_rest().await
+            // a run that waited when it was counted may be on its way since, and at rest there
+            && look(roles, &seen).await.as_ref() == Some(&done)
             && !progress.has_changed().unwrap_or(false)
         {
             return done;

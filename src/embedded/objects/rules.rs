@@ -125,9 +125,7 @@ fn write_status(
     }
     let status = merge_patch(&old["status"], patch);
     let mut new = old.clone();
-    if old.get("status").is_some() || status.as_object().is_some_and(|status| !status.is_empty()) {
-        new["status"] = status;
-    }
+    new["status"] = status;
     check::prune(id, &mut new);
     update(id, old, Part::Status, &new, manager, stamp)
 }
