@@ -37,7 +37,9 @@ cluster-node: cluster ## Build the programs of the test node and of its images, 
 test-node: ## Run the tests that need a Kubernetes node of their own, as root
 	@[[ $$(id -u) -eq 0 ]] || { echo "make test-node runs kubelet and containerd, so it needs root: sudo make test-node" >&2; exit 1; }
 	@$(MAKE) --no-print-directory cluster-node
-	cargo test --locked --test it node:: -- --ignored --test-threads=1
+	@rm -f "$(TEST_REPORT)"/node-*.jsonl
+	scripts/test.sh node --test it node:: -- --ignored --test-threads=1
+	cargo run --locked --quiet --example ostler-test-report -- "$(TEST_REPORT)" node
 
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
 	cargo bench --locked --bench ostler

@@ -1,4 +1,4 @@
-//! Puts together what the scenarios of `make test` noted: `ostler-test-report FOLDER ENGINE...`.
+//! Puts together what the scenarios of `make test` and `make test-node` noted: `ostler-test-report FOLDER ENGINE...`.
 //!
 //! Reads the lines in `FOLDER`, writes `FOLDER.json` and says in words what is in it. It fails when one of the engines has
 //! no scenario, when a scenario failed or ran on some of the engines only without being named in
@@ -135,7 +135,9 @@ fn problems(report: &Report, known: &[Difference], engines: &[String]) -> Vec<St
         })
         .collect();
     for (scenario, ran) in &report.scenarios {
-        let wanted = engines.iter().filter(|_| !alone.contains_key(scenario));
+        // what needs a node runs on nothing else
+        let of_node = |engine: &&String| (*engine == "node") == scenario.starts_with("node::");
+        let wanted = engines.iter().filter(of_node).filter(|_| !alone.contains_key(scenario));
         for engine in wanted.filter(|engine| !ran.contains_key(*engine)) {
             problems.push(format!("{scenario} did not run on {engine}, and is not named as known"));
         }

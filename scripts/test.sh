@@ -67,7 +67,7 @@ said() {
 
 while read -r target name; do
   printf '\ntest.sh: %s: %s failed; it is run once more, alone\n' "$part" "$name" >&2
-  cargo test --locked "$target" -- --exact "$name" --test-threads=1 2>&1 </dev/null | tee "$again"
+  cargo test --locked "$target" -- --exact "$name" --include-ignored --test-threads=1 2>&1 </dev/null | tee "$again"
   grep -q '^test result: ok\. 1 passed;' "$again" || give_up "$name was not run"
   jq -nc --arg part "$part" --arg test "$name" --arg output "$(said "$name")" '{$part, $test, $output}' \
     >>"$OSTLER_TEST_REPORT/flaky.jsonl"

@@ -36,7 +36,7 @@ impl Drop for Scenario {
     fn drop(&mut self) {
         let Some(folder) = std::env::var_os("OSTLER_TEST_REPORT").map(PathBuf::from) else { return };
         // one file for each process, and one write for each line: tests of a process end at the same time
-        let path = folder.join(format!("{}.jsonl", std::process::id()));
+        let path = folder.join(format!("{}-{}.jsonl", self.engine, std::process::id()));
         let line = self.line(!std::thread::panicking());
         let written = File::options()
             .create(true)
