@@ -250,7 +250,7 @@ impl KubeWorkloads {
             PatchParams { field_manager: Some(meta::CONTROLLER.to_owned()), ..PatchParams::default() };
         let api = self.pods_in(&seen.run().namespace);
         let patched = answered(seen.run(), what, api.patch(&seen.name, &params, &patch)).await?;
-        patched.map(drop).map_err(|error| unavailable(seen.run(), what, error))
+        patched.map(drop).map_err(|error| refusal(seen.run(), what, error))
     }
 
     async fn ask(&self, seen: &Seen, request: &Request) -> Result<(), Error> {

@@ -132,5 +132,7 @@ async fn a_run_costs_few_writes() {
     let total: usize = object_writes(&on_run, &[&user]).values().sum();
     println!("writes from a run's push to its record, by verb and object: {counts:?}");
     assert!(total <= MOST, "{total} writes of the run: {counts:?}");
+    let of_session = counts.get("patch sessions/status").copied().unwrap_or_default();
+    assert_eq!(of_session, 2, "the session tells that it is busy, and that it is free: {counts:?}");
     assert!(total > 0, "nothing was counted");
 }
