@@ -13,6 +13,7 @@ pub mod meta;
 pub mod reason;
 pub mod session;
 pub mod shared;
+pub(crate) mod standing;
 
 use std::{fmt, str::FromStr};
 

@@ -4,7 +4,6 @@
 
 mod apply;
 mod observe;
-mod status;
 mod step;
 mod turns;
 

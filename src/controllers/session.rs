@@ -117,6 +117,15 @@ async fn finalizer(
     merged.map(drop).map_err(|source| Error::Objects { what: "change the finalizers", source })
 }
 
+/// False when only the phase of a run that goes on differs: the run tells that itself.
+fn is_news(old: &SessionStatus, new: &SessionStatus) -> bool {
+    let mut waits = new.clone();
+    if new.last_run.as_ref().is_some_and(|run| !run.phase.is_terminal()) {
+        waits.last_run.clone_from(&old.last_run);
+    }
+    waits != *old
+}
+
 async fn status(
     id: &ObjectId,
     at: &At,
@@ -126,7 +135,34 @@ async fn status(
 ) -> Result<(), Error> {
     let json = |status: &SessionStatus| serde_json::to_value(status).map_err(Error::Status);
     let old = session.status.as_ref().map_or_else(|| Ok(Value::Object(serde_json::Map::new())), json)?;
+    if session.status.as_ref().is_some_and(|old| !is_news(old, new)) {
+        return Ok(());
+    }
     let Some(patch) = merge_patch(&old, &json(new)?) else { return Ok(()) };
     let written = context.store.write_status(id, at, &patch, meta::CONTROLLER).await;
     written.map(drop).map_err(|source| Error::Objects { what: "write the status", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_news_when_it_is_admitted_and_when_it_ends() {
+        let status = |active: i64, run: &str, phase: &str| -> SessionStatus {
+            let value = json!({"activeRuns": active, "lastRun": {"name": run, "phase": phase}});
+            serde_json::from_value(value).unwrap()
+        };
+        let before = status(1, "a", "Succeeded");
+        for (new, news) in [
+            (status(0, "a", "Succeeded"), true),
+            (status(1, "b", "Starting"), false),
+            (status(1, "b", "Running"), false),
+            (status(2, "b", "Running"), true),
+            (status(1, "b", "Failed"), true),
+            (before.clone(), false),
+        ] {
+            assert_eq!(is_news(&before, &new), news, "{new:?}");
+        }
+    }
 }

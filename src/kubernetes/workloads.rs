@@ -38,7 +38,10 @@ use crate::{
     class::Class,
     harness::{control::Request, secrets},
     kinds::{Reason, meta},
-    kubernetes::network::{NetworkPolicies, ProxySelector},
+    kubernetes::{
+        callers::EGRESS,
+        network::{NetworkPolicies, ProxySelector},
+    },
     names::{Namespace, ObjectName, Uid},
     ports::{
         Secrets, Workloads,
@@ -113,7 +116,8 @@ pub enum StartError {
 /// Places that are pods.
 ///
 /// A place is written at most four times: its pod is created, our finalizer is taken off when its UID is in the run's
-/// status, the pod is deleted; and before a session's first run, the claim of its workspace is created. Needs `create`,
+/// status, the pod is deleted; and before a session's first run, the claim of its workspace is created. Once more for each
+/// change of its policies. Needs `create`,
 /// `get`, `list`, `watch`, `patch` and `delete` on pods, `create` on `pods/exec`, and `create`, `get`, `list` and
 /// `delete` on persistentvolumeclaims.
 pub struct KubeWorkloads {
@@ -237,6 +241,18 @@ impl KubeWorkloads {
         Ok(())
     }
 
+    /// Tells the cluster's proxy what this very pod may reach: it reads the pod's annotation.
+    async fn open_the_way_out(&self, seen: &Seen, policies: &[NamedPolicy]) -> Result<(), Error> {
+        let what = "writing the policies of its pod";
+        let text = serde_json::to_string(policies).map_err(|error| unavailable(seen.run(), what, error))?;
+        let patch = Patch::Merge(json!({"metadata": {"uid": seen.uid, "annotations": {EGRESS: text}}}));
+        let params =
+            PatchParams { field_manager: Some(meta::CONTROLLER.to_owned()), ..PatchParams::default() };
+        let api = self.pods_in(&seen.run().namespace);
+        let patched = answered(seen.run(), what, api.patch(&seen.name, &params, &patch)).await?;
+        patched.map(drop).map_err(|error| refusal(seen.run(), what, error))
+    }
+
     async fn ask(&self, seen: &Seen, request: &Request) -> Result<(), Error> {
         let asked = sidecar::ask(&self.client, seen, request).await;
         asked.map_err(|error| unavailable(seen.run(), "asking its sidecar", error))
@@ -341,6 +357,9 @@ impl Workloads for KubeWorkloads {
             reason: Reason::InvalidSpec,
             message,
         })?;
+        // The proxy of the cluster first: what it is told later, it would judge by the old policies meanwhile. It lets
+        // nothing more through than the sidecar's own proxy does, which is told next.
+        self.open_the_way_out(&seen, policies).await?;
         self.ask(&seen, &Request::Egress(policies.to_vec())).await
     }
 

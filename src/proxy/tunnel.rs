@@ -101,7 +101,7 @@ pub enum Verdict {
     Proof {
         /// The address that the proxy sees the caller at.
         address: IpAddr,
-        /// Connections to the canary from that address, since the pod was made; 32 means that many or more.
+        /// Connections to the canary from that address, since the pod was made; each makes it larger.
         canary_saw: u64,
     },
 }

@@ -9,8 +9,9 @@ use crate::{
     kinds::{
         ConfigRepository, HarnessRun, Phase, Reason, Typed,
         condition::{self, State, types},
-        harness_run::{AgentSession, Changes, HarnessRunStatus, ResultRef},
+        harness_run::{AgentSession, Changes, EgressSeen, HarnessRunStatus, ResultRef},
         meta,
+        standing::{Standing, stand},
     },
     ledger::{File, ResultEntry},
     names::Uid,
@@ -21,35 +22,35 @@ use crate::{
 const ATTEMPTS: u32 = 16;
 
 /// Changes a status by read, change and guarded write, until nobody else came between. Nothing is written when nothing
-/// changes. False: the object is gone, or another one of the same name.
+/// changes, or the object is gone, or another one of the same name. What was written: the status before and after.
 async fn change<K, S>(
     store: &dyn Objects,
     object: &K,
     read: impl Fn(&K) -> S,
     change: impl Fn(&mut S),
-) -> Result<bool, Error>
+) -> Result<Option<(S, S)>, Error>
 where
     K: Typed,
     S: serde::Serialize + Clone,
 {
-    let Some(id) = objects::id_of(K::KIND, object) else { return Ok(false) };
+    let Some(id) = objects::id_of(K::KIND, object) else { return Ok(None) };
     for _ in 0..ATTEMPTS {
         let Some(current) = objects::get::<K>(store, &id.namespace, &id.name).await? else {
-            return Ok(false);
+            return Ok(None);
         };
         if current.uid() != object.uid() {
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(at) = At::of(&current) else { return Ok(false) };
+        let Some(at) = At::of(&current) else { return Ok(None) };
         let before = read(&current);
         let mut after = before.clone();
         change(&mut after);
         let value = |status: &S| serde_json::to_value(status).expect("our statuses are JSON");
-        let Some(patch) = objects::merge_patch(&value(&before), &value(&after)) else { return Ok(true) };
+        let Some(patch) = objects::merge_patch(&value(&before), &value(&after)) else { return Ok(None) };
         match store.write_status(&id, &at, &patch, meta::RECORDER).await {
             Err(objects::Error::Conflict { .. }) => {}
-            Err(objects::Error::NotFound(_)) => return Ok(false),
-            other => return other.map(|_| true).map_err(Error::from),
+            Err(objects::Error::NotFound(_)) => return Ok(None),
+            other => return other.map(|_| Some((before, after))).map_err(Error::from),
         }
     }
     Err(Error::Contended(ATTEMPTS))
@@ -60,7 +61,7 @@ pub(super) async fn of_run(
     store: &dyn Objects,
     run: &HarnessRun,
     with: impl Fn(&mut HarnessRunStatus),
-) -> Result<bool, Error> {
+) -> Result<Option<(HarnessRunStatus, HarnessRunStatus)>, Error> {
     change(store, run, |run: &HarnessRun| run.status.clone().unwrap_or_default(), with).await
 }
 
@@ -71,7 +72,7 @@ pub(super) async fn of_repository(
     tip: Option<&str>,
     (state, reason, message): (State, Reason, &str),
     now: Timestamp,
-) -> Result<bool, Error> {
+) -> Result<(), Error> {
     let generation = repository.metadata.generation;
     let read = |repository: &ConfigRepository| repository.status.clone().unwrap_or_default();
     change(store, repository, read, |status| {
@@ -82,6 +83,7 @@ pub(super) async fn of_repository(
         condition::set(conditions, types::LEDGER_READY, state, reason, message, generation, now);
     })
     .await
+    .map(drop)
 }
 
 /// What a step says of a run.
@@ -186,7 +188,9 @@ impl News {
                 let pushed = if entry.push.pushed { State::True } else { State::False };
                 set(types::PUSHED, pushed, entry.push.reason, &entry.push.message);
                 let commit = commit.as_ref().ok();
+                figures(status, entry, generation, now);
                 ended(status, entry, commit, entry.reason, &entry.message);
+                end(status, generation, now);
             }
             Self::Late { entry, commit } => {
                 let lost =
@@ -206,6 +210,7 @@ impl News {
                 status.start_time = status.start_time.take().or_else(|| entry.started_at.map(Time));
                 status.completion_time = status.completion_time.take().or_else(|| entry.ended_at.map(Time));
                 ended(status, entry, Some(commit), Reason::Recorded, &message);
+                end(status, generation, now);
             }
         }
     }
@@ -254,6 +259,46 @@ fn ended(
     let session = session.map(|id| AgentSession { id: crate::ledger::entry::cut(id, 253).to_owned() });
     status.agent_session = session.or_else(|| status.agent_session.take());
     changed(status, entry);
+}
+
+/// The run's end, in the same write as its result; a phase that was told stays.
+fn end(status: &mut HarnessRunStatus, generation: Option<i64>, now: Timestamp) {
+    let Some(result) = status.result.clone().filter(|_| !status.phase.is_some_and(Phase::is_terminal)) else {
+        return;
+    };
+    status.completion_time.get_or_insert(Time(now));
+    let standing = Standing::new(result.outcome, result.reason, result.message.unwrap_or_default());
+    stand(status, &standing, generation, now);
+}
+
+/// What the sidecar's report says beside the result. Of a run that ended without a report, the status knows more.
+fn figures(status: &mut HarnessRunStatus, entry: &ResultEntry, generation: Option<i64>, now: Timestamp) {
+    if status.phase.is_some_and(Phase::is_terminal) {
+        return;
+    }
+    let mut set = |type_, state, reason, message: &str| {
+        condition::set(&mut status.conditions, type_, state, reason, message, generation, now);
+    };
+    if let Some(proof) = &entry.egress_proof {
+        set(types::EGRESS_PROVEN, State::True, Reason::EgressProven, proof);
+    }
+    match entry.limits_not_enforced.as_slice() {
+        [] if entry.started_at.is_none() => {}
+        [] => set(types::LIMITS_ENFORCED, State::True, Reason::LimitsEnforced, ""),
+        missing => {
+            let message = format!("not enforced on this machine: {}", missing.join(", "));
+            set(types::LIMITS_ENFORCED, State::False, Reason::LimitsNotEnforced, &message);
+        }
+    }
+    status.start_time = entry.started_at.map(Time).or_else(|| status.start_time.take());
+    status.completion_time = status.completion_time.take().or_else(|| entry.ended_at.map(Time));
+    if entry.egress != EgressSeen::default() {
+        status.egress = Some(entry.egress.clone());
+    }
+    let startup = status.startup.get_or_insert_default();
+    startup.egress_proven_ms = entry.startup.egress_proven_ms.or(startup.egress_proven_ms);
+    startup.cloned_ms = entry.startup.cloned_ms.or(startup.cloned_ms);
+    startup.first_output_ms = entry.startup.first_output_ms.or(startup.first_output_ms);
 }
 
 fn changed(status: &mut HarnessRunStatus, entry: &ResultEntry) {

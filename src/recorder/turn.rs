@@ -31,10 +31,12 @@ use crate::{
     kinds::{
         HarnessRun, Reason,
         config_repository::{ClaimMode, ConfigRepositorySpec},
+        harness_run::HarnessRunStatus,
+        standing::{denials_since, turned},
     },
     ledger::{self, ResultEntry},
     names::{Namespace, ObjectName, Uid},
-    ports::objects::{Happening, Severity, id_of},
+    ports::objects::{At, Happening, Severity, id_of},
     report::{Delivery, Receipt},
     telemetry::{Chain, Decision, Verb, metrics},
 };
@@ -360,9 +362,7 @@ impl Desk {
     async fn abandon(&mut self, run: &HarnessRun, why: &str) {
         self.context.metrics.recorded(metrics::Entry::Result, metrics::RecordResult::Abandoned);
         self.context.audit(Verb::Record, &name(run), Decision::Failed, &format!("Abandoned: {why}"));
-        if let (Some(about), Some(at)) =
-            (id_of(crate::kinds::Kind::HarnessRun, run), crate::ports::objects::At::of(run))
-        {
+        if let (Some(about), Some(at)) = (id_of(crate::kinds::Kind::HarnessRun, run), At::of(run)) {
             let message = format!("the result is given up: {why}");
             let (severity, reason) = (Severity::Warning, Reason::Abandoned);
             self.context.store.tell(Happening { about, uid: at.uid, severity, reason, message }).await;
@@ -375,11 +375,26 @@ impl Desk {
         let now = (self.context.clock)();
         let generation = run.metadata.generation;
         let told = status::of_run(self.context.store.as_ref(), run, |s| news.tell(s, generation, now)).await;
-        if let Err(error) = &told {
-            tracing::warn!(run = name(run), error = %Chain(error), "a status is not written yet");
-            self.next_look = Instant::now() + RETRY;
+        match &told {
+            Ok(Some((before, after))) => self.announce(run, before, after).await,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(run = name(run), error = %Chain(error), "a status is not written yet");
+                self.next_look = Instant::now() + RETRY;
+            }
         }
         told.is_ok()
+    }
+
+    /// Tells of an end that was written with its result.
+    async fn announce(&self, run: &HarnessRun, before: &HarnessRunStatus, after: &HarnessRunStatus) {
+        self.context.metrics.egress_denied(denials_since(Some(before), after));
+        let at = At::of(run).zip(id_of(crate::kinds::Kind::HarnessRun, run));
+        if let (Some(turned), Some((at, about))) = (turned(Some(before), after), at) {
+            let severity = if turned.bad { Severity::Warning } else { Severity::Normal };
+            let (reason, message) = (turned.reason, turned.message);
+            self.context.store.tell(Happening { about, uid: at.uid, severity, reason, message }).await;
+        }
     }
 
     /// The end of a delivery's way.

@@ -6,12 +6,16 @@ use serde_json::{Value, json};
 
 use super::{
     super::{Context, Error},
-    status::{Standing, stand},
     step::{Effect, Step},
 };
 use crate::{
-    kinds::{HarnessRun, ObjectId, Phase, Reason, condition, harness_run::HarnessRunStatus, meta},
-    names::Uid,
+    kinds::{
+        HarnessRun, ObjectId, Phase, Reason,
+        condition::{self, types},
+        harness_run::HarnessRunStatus,
+        meta,
+        standing::{Standing, Turned, denials_since, stand, turned},
+    },
     ports::{
         objects::{At, Happening, Severity, merge_patch},
         workloads::{self, Place, PlaceSpec},
@@ -130,20 +134,35 @@ pub(super) async fn refuse(
     status(id, at, run, &new, context).await
 }
 
-/// True when a status says something that somebody may wait for. Figures of the start, proofs of what everybody expects,
-/// and the steps of collecting come with the next thing that happens: a write for each would be a third of a run's cost.
+/// True when a status says something that somebody may wait for. Figures, proofs of what everybody expects, and the steps of
+/// starting and collecting come with the next thing that happens: a write for each would be half of a run's cost.
 fn is_news(old: &HarnessRunStatus, new: &HarnessRunStatus) -> bool {
     let mut waits = new.clone();
     waits.startup.clone_from(&old.startup);
-    let collects = old.phase == Some(Phase::Collecting) && new.phase == old.phase;
-    if collects {
+    let denials = |status: &HarnessRunStatus| status.egress.as_ref().map_or(0, |egress| egress.denials.len());
+    if denials(new) <= denials(old) {
+        waits.egress.clone_from(&old.egress);
+    }
+    let place = |status: &HarnessRunStatus| status.place.as_ref().map(|place| place.uid.clone());
+    if place(new) == place(old) {
+        waits.place.clone_from(&old.place);
+    }
+    let on_its_way = |status: &HarnessRunStatus| {
+        use Reason::{CollectingResult, PlaceRequested, PreparingWorkspace, RecordingResult};
+        let steps = [CollectingResult, PlaceRequested, PreparingWorkspace, RecordingResult];
+        status.reason.is_some_and(|reason| steps.contains(&reason))
+    };
+    let next_step = old.phase == new.phase && on_its_way(old) && on_its_way(new);
+    if next_step {
         waits.reason = old.reason;
     }
     let bad = |c: &Condition| {
         let before = condition::get(&old.conditions, &c.type_);
-        c.status != "True" && before.is_none_or(|o| o.status != c.status || !collects && o != c)
+        c.status != "True" && before.is_none_or(|o| o.status != c.status || !next_step && o != c)
     };
-    if !new.conditions.iter().any(bad) {
+    // limits that a machine cannot enforce were accepted before the run: they are told with its start
+    let told_later = |c: &&Condition| c.type_ != types::LIMITS_ENFORCED || old.phase != Some(Phase::Starting);
+    if !new.conditions.iter().filter(told_later).any(bad) {
         waits.conditions.clone_from(&old.conditions);
     }
     waits != *old || new.phase.is_none_or(Phase::is_terminal)
@@ -165,30 +184,13 @@ pub(super) async fn status(
     let Some(patch) = merge_patch(&old, &json(new)?) else { return Ok(()) };
     let written = context.store.write_status(id, at, &patch, meta::CONTROLLER).await;
     written.map_err(|source| Error::Objects { what: "write the status", source })?;
-    let denied =
-        |status: Option<&HarnessRunStatus>| status.and_then(|s| s.egress.as_ref()).map_or(0, |e| e.denied);
-    let denials = denied(Some(new)).saturating_sub(denied(run.status.as_ref()));
-    context.metrics.egress_denied(denials.try_into().unwrap_or_default());
-    tell(id, &at.uid, run, new, context).await;
-    Ok(())
-}
-
-async fn tell(id: &ObjectId, uid: &Uid, run: &HarnessRun, new: &HarnessRunStatus, context: &Context) {
-    let before = run.status.as_ref().map(|s| (s.phase, s.reason));
-    let (Some(phase), Some(reason)) = (new.phase, new.reason) else { return };
-    if before == Some((Some(phase), Some(reason))) {
-        return;
+    context.metrics.egress_denied(denials_since(run.status.as_ref(), new));
+    if let Some(Turned { bad, reason, message }) = turned(run.status.as_ref(), new) {
+        let severity = if bad { Severity::Warning } else { Severity::Normal };
+        let happening = Happening { about: id.clone(), uid: at.uid.clone(), severity, reason, message };
+        context.store.tell(happening).await;
     }
-    let bad = matches!(phase, Phase::Failed | Phase::Lost | Phase::TimedOut | Phase::Held)
-        || (phase == Phase::Pending && reason != Reason::Suspended)
-        || (phase == Phase::Starting
-            && !matches!(reason, Reason::PlaceRequested | Reason::PreparingWorkspace));
-    let message = match &new.message {
-        Some(words) => format!("{phase}: {words}"),
-        None => phase.to_string(),
-    };
-    let severity = if bad { Severity::Warning } else { Severity::Normal };
-    context.store.tell(Happening { about: id.clone(), uid: uid.clone(), severity, reason, message }).await;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -215,13 +217,36 @@ mod tests {
             condition("EgressProven", "True", "EgressProven"),
             condition("LimitsEnforced", "False", "LimitsNotEnforced"),
         );
+        let mistrusted = condition("Claimed", "False", "LedgerUntrusted");
+        let denial = json!({"allowed": 0, "denied": 1, "denials": [{"host": "h", "port": 1, "reason": "", "count": 1}]});
+        let placed = |more: Value| {
+            let mut place = json!({"uid": "u", "name": "p"});
+            place.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            with(starting(), "place", place)
+        };
         let ended = json!({"phase": "Succeeded", "reason": "Completed"});
         let cases = [
             ("a figure", starting(), with(starting(), "startup", json!({"clonedMs": 5})), false),
             ("a good proof", starting(), with(starting(), "conditions", json!([proven])), false),
-            ("a bad one", starting(), with(starting(), "conditions", json!([unproven])), true),
+            ("limits of the machine", starting(), with(starting(), "conditions", json!([unproven])), false),
+            ("a bad one", starting(), with(starting(), "conditions", json!([mistrusted])), true),
+            ("a node", placed(json!({})), placed(json!({"node": "n"})), false),
+            (
+                "figures of the proxy",
+                starting(),
+                with(starting(), "egress", json!({"allowed": 9, "denied": 0})),
+                false,
+            ),
+            ("a denial", starting(), with(starting(), "egress", denial), true),
+            ("trouble", starting(), with(starting(), "reason", json!("ImageUnavailable")), true),
+            ("the end of it", with(starting(), "reason", json!("ImageUnavailable")), starting(), true),
             ("a place", starting(), with(starting(), "place", json!({"uid": "u", "name": "p"})), true),
-            ("a reason", starting(), with(starting(), "reason", json!("PreparingWorkspace")), true),
+            (
+                "a step of starting",
+                starting(),
+                with(starting(), "reason", json!("PreparingWorkspace")),
+                false,
+            ),
             ("a step of collecting", collecting("CollectingResult"), collecting("RecordingResult"), false),
             ("a phase", starting(), collecting("CollectingResult"), true),
             ("a figure at the end", ended.clone(), with(ended, "startup", json!({"clonedMs": 5})), true),

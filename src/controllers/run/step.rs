@@ -11,13 +11,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use self::place::{observe_place, with_place};
-use super::status::{Standing, stand};
 use crate::{
     kinds::{
         HarnessRun, Phase, Reason,
         condition::{self, State, types},
         harness_run::{Claim, HarnessRunStatus},
         meta,
+        standing::{Standing, stand},
     },
     ports::workloads::{NamedPolicy, Place, PlaceSpec, StopReason},
     resolve::Missing,

@@ -56,7 +56,7 @@ async fn a_result_is_recorded_with_its_bulk_and_acknowledged_after_that() {
     let status = stage.get("fix").await.status.unwrap();
     assert_eq!(status.result.unwrap().commit.unwrap(), stage.tip());
     assert_eq!(status.exit_code, Some(0));
-    assert_eq!(status.phase, Some(Phase::Running), "the phase is the controller's");
+    assert_eq!(status.phase, Some(Phase::Succeeded), "the end comes with the result");
     assert!(condition::is_true(&status.conditions, condition::types::RESULT_RECORDED));
     let index = stage.files().into_iter().find(|file| file.starts_with("index/")).unwrap();
     assert!(stage.show(&index).contains("team/fix"));

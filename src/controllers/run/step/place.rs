@@ -6,15 +6,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Effect, Observed, Step, finish, millis, set, stand_now, stop_wanted};
 use crate::{
-    controllers::run::status::Standing,
     kinds::{
         Phase, Reason,
         condition::{State, types},
         harness_run::HarnessRunStatus,
+        standing::Standing,
     },
     ports::workloads::{Place, Stage, Trouble},
 };
 
+/// A result that is collected and recorded sooner comes with the run's end, in one write.
+const SOON: Duration = Duration::from_secs(3);
 /// How soon to look again at a place that something is in the way of: how long that lasts may decide.
 const TROUBLE: Duration = Duration::from_secs(15);
 
@@ -65,6 +67,10 @@ pub(super) fn with_place(observed: &Observed<'_>, place: &Place, step: &mut Step
     }
     observe_place(observed, place, step);
     let words = waits.map_or("", |(_, message)| message);
+    if let Some(left) = soon_over(observed, place, &step.status) {
+        step.again = Some(left);
+        return;
+    }
     let (phase, reason) = match place.stage {
         Stage::Created => (Phase::Starting, waits.map_or(Reason::PlaceRequested, |(reason, _)| reason)),
         Stage::Preparing => (Phase::Starting, waits.map_or(Reason::PreparingWorkspace, |(reason, _)| reason)),
@@ -73,6 +79,17 @@ pub(super) fn with_place(observed: &Observed<'_>, place: &Place, step: &mut Step
         Stage::Delivering | Stage::Released | Stage::Vanished => (Phase::Collecting, Reason::RecordingResult),
     };
     stand_now(observed, step, &Standing::new(phase, reason, words));
+}
+
+/// How long the end of an agent that just ran stays untold: its result may be there by then.
+fn soon_over(observed: &Observed<'_>, place: &Place, status: &HarnessRunStatus) -> Option<Duration> {
+    let collects = matches!(place.stage, Stage::Collecting | Stage::Delivering | Stage::Released);
+    if !collects || status.phase != Some(Phase::Running) {
+        return None;
+    }
+    let since = observed.now.duration_since(place.ended_at?);
+    // a clock that is ahead of ours makes it no longer
+    SOON.checked_sub(since.try_into().unwrap_or_default()).filter(|left| !left.is_zero())
 }
 
 /// True when less is seen of the place than the status tells: whoever looks has not heard of its sidecar yet.

@@ -54,8 +54,8 @@ fn place(stage: Stage) -> Place {
         begun: true,
         trouble: None,
         confirmed: false,
-        started_at: (stage >= Stage::Running).then(|| at(NOW - 5)),
-        ended_at: (stage >= Stage::Collecting).then(|| at(NOW - 1)),
+        started_at: (stage >= Stage::Running).then(|| at(NOW - 20)),
+        ended_at: (stage >= Stage::Collecting).then(|| at(NOW - 10)),
         startup: crate::kinds::harness_run::Startup::default(),
         policies: vec![],
         egress_proven: None,
@@ -257,6 +257,29 @@ fn a_place_never_goes_back_in_the_eyes_of_who_has_just_begun_to_look() {
 }
 
 #[test]
+fn a_run_that_is_collected_soon_is_told_with_its_end() {
+    let mut run = run();
+    claimed(&mut run);
+    run.status = Some(step(&Observed { place: Some(place(Stage::Running)), ..observed(&run) }).status);
+    let ended = |seconds: i64| Place {
+        confirmed: true,
+        ended_at: Some(at(NOW - seconds)),
+        ..place(Stage::Collecting)
+    };
+    let cases = [
+        (0, Phase::Running, Some(3)),
+        (2, Phase::Running, Some(1)),
+        (3, Phase::Collecting, None),
+        // its clock is ahead
+        (-60, Phase::Running, Some(3)),
+    ];
+    for (seconds, phase, again) in cases {
+        let step = step(&Observed { place: Some(ended(seconds)), ..observed(&run) });
+        assert_eq!((step.status.phase, step.again.map(|d| d.as_secs())), (Some(phase), again), "{seconds}");
+    }
+}
+
+#[test]
 fn a_spec_changed_between_claim_and_start_does_not_start() {
     let mut run = run();
     claimed(&mut run);
@@ -359,7 +382,7 @@ fn the_recorded_outcome_becomes_the_phase_and_the_place_goes_after() {
     let first = step(&Observed { place: Some(place(Stage::Released)), ..observed(&run) });
     assert_eq!(standing(&first), (Phase::Failed, Reason::NonZeroExit));
     assert!(first.effects.is_empty(), "the place stays until the phase is stored");
-    assert_eq!(first.status.completion_time, Some(Time(at(NOW - 1))));
+    assert_eq!(first.status.completion_time, Some(Time(at(NOW - 10))));
     run.status = Some(first.status);
     let second = step(&Observed { place: Some(place(Stage::Released)), ..observed(&run) });
     assert_eq!(second.effects, [Effect::RemovePlace]);

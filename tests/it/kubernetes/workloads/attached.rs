@@ -11,7 +11,8 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use ostler::{
-    ports::workloads::{Error, SecretKey, Stage, StopReason, sidecar},
+    kubernetes::callers::EGRESS,
+    ports::workloads::{Error, NamedPolicy, SecretKey, Stage, StopReason, sidecar},
     report::End,
 };
 use tokio::{
@@ -187,6 +188,9 @@ async fn a_sidecar_is_heard_given_its_secrets_and_stopped() {
         json!([{"name": "new", "spec": {"rules": [{"name": "a", "hosts": ["a.test"], "ports": [443]}]}}]);
     let policies: Vec<_> = serde_json::from_value(policy).unwrap();
     adapter.update_egress(&spec.run.uid, &policies).await.unwrap();
+    let pod = ground.pods().get(&place.name).await.unwrap();
+    let told: Vec<NamedPolicy> = serde_json::from_str(&pod.annotations()[EGRESS]).unwrap();
+    assert_eq!(told, policies, "the cluster's proxy reads them there");
     sees("the new policies", &|place| place.policies == policies).await;
     adapter.stop(&spec.run.uid, StopReason::StopRequested).await.unwrap();
     let delivery = world.delivered(1).await.remove(0);

@@ -1,9 +1,9 @@
-//! The controller's part of a run's status, built from where the run stands. Pure.
+//! Where a run stands, as its status says it. Pure. The controller tells it, and the recorder together with the result.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::kinds::{
+use super::{
     Phase, Reason,
     condition::{self, State, types},
     harness_run::{HarnessRunStatus, PhaseAt},
@@ -64,6 +64,38 @@ pub(crate) fn stand(
             condition::clear(&mut status.conditions, type_);
         }
     }
+}
+
+/// What an event says of a status that was just written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Turned {
+    /// True: somebody may want to act.
+    pub(crate) bad: bool,
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+}
+
+/// What is to be told when a status follows another: nothing, when phase and reason are the same.
+pub(crate) fn turned(before: Option<&HarnessRunStatus>, new: &HarnessRunStatus) -> Option<Turned> {
+    let (phase, reason) = (new.phase?, new.reason?);
+    if before.is_some_and(|old| (old.phase, old.reason) == (new.phase, new.reason)) {
+        return None;
+    }
+    let bad = matches!(phase, Phase::Failed | Phase::Lost | Phase::TimedOut | Phase::Held)
+        || (phase == Phase::Pending && reason != Reason::Suspended)
+        || (phase == Phase::Starting
+            && !matches!(reason, Reason::PlaceRequested | Reason::PreparingWorkspace));
+    let message = match &new.message {
+        Some(words) => format!("{phase}: {words}"),
+        None => phase.to_string(),
+    };
+    Some(Turned { bad, reason, message })
+}
+
+/// Denials that came since an earlier status.
+pub(crate) fn denials_since(before: Option<&HarnessRunStatus>, new: &HarnessRunStatus) -> u64 {
+    let denied = |status: &HarnessRunStatus| status.egress.as_ref().map_or(0, |egress| egress.denied);
+    denied(new).saturating_sub(before.map_or(0, denied)).try_into().unwrap_or_default()
 }
 
 /// By kstatus: is work going on, and does nothing happen until somebody acts? Both conditions exist only while true.
@@ -138,7 +170,7 @@ mod tests {
     /// The table of what others make of our status shows what we write.
     #[test]
     fn the_table_of_others_has_our_conditions() {
-        let table = include_str!("../../../tests/alongside/health.yaml");
+        let table = include_str!("../../tests/alongside/health.yaml");
         let table: Vec<Entry> = serde_saphyr::from_str(table).unwrap();
         let ours = [types::READY, types::SUCCEEDED, types::RECONCILING, types::STALLED];
         let mut compared = 0;
