@@ -1,6 +1,6 @@
 //! What the charts render, without a cluster.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde_json::Value;
 
@@ -230,7 +230,8 @@ async fn the_controller_is_told_everything_about_pods() {
     let template = &proxy["spec"]["template"];
     let selector = proxy["spec"]["selector"]["matchLabels"].as_object().unwrap();
     let labels = selector.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap()));
-    assert_eq!(after("--proxy-label"), labels.collect::<Vec<_>>());
+    let told: BTreeSet<String> = after("--proxy-label").into_iter().map(str::to_owned).collect();
+    assert_eq!(told, labels.collect::<BTreeSet<_>>());
     let ports = template["spec"]["containers"][0]["ports"].as_array().unwrap();
     let tunnels = ports.iter().find(|port| port["name"] == "tunnels").unwrap();
     assert_eq!(after("--proxy-port"), [tunnels["containerPort"].to_string()]);

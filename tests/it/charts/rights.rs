@@ -94,7 +94,9 @@ async fn places(admin: &Client, home: &str, role: &str) -> Vec<Place> {
     };
     let wide = Api::<ClusterRole>::all(admin.clone()).list(&params).await.unwrap();
     let own = Api::<Role>::namespaced(admin.clone(), home).list(&params).await.unwrap();
-    let wide = wide.into_iter().flat_map(|r| of(None, r.metadata.name, r.rules));
+    // the cluster may have other releases
+    let ours = |r: &ClusterRole| r.metadata.name.as_ref().is_some_and(|n| n.starts_with(&format!("{home}:")));
+    let wide = wide.into_iter().filter(ours).flat_map(|r| of(None, r.metadata.name, r.rules));
     wide.chain(own.into_iter().flat_map(|r| of(Some(home), r.metadata.name, r.rules))).collect()
 }
 
