@@ -46,9 +46,9 @@ async fn one_that_may_not_read_what_it_needs_ends_when_it_is_asked_to() {
     let helm = Helm::of(cluster.kubeconfig()).await;
     helm.run(&["install", "ostler", "charts/ostler", "--namespace", &home, "--set", IMAGE]).await.succeeded();
     let admin = cluster.client().await;
-    // the last of the caches, and what is looked at after them
-    for (role, resource) in [("recorder", "configmaps"), ("controller", "configmaps"), ("controller", "pods")]
-    {
+    // a cache of many, those that controllers stand on, and what is looked at after them
+    let refused = [("recorder", "configmaps"), ("recorder", "sessions")];
+    for (role, resource) in refused.into_iter().chain([("controller", "sessions"), ("controller", "pods")]) {
         let stage = Smoke::new(cluster, &home, role).await;
         let is_it = |place: &&Place| {
             place.rule.resources.as_ref().is_some_and(|all| all.contains(&resource.to_owned()))
