@@ -1,6 +1,6 @@
 {{- /*
 A role's Deployment, ServiceAccount and PodDisruptionBudget.
-Takes a dict: root, role, args, strategy (optional), ports (name: number), probe (the port that answers /healthz and /readyz), volumes (name: {mountPath, source}).
+Takes a dict: root, role, args, strategy and annotations of the pods (optional), ports (name: number), probe (the port that answers /healthz and /readyz), volumes (name: {mountPath, source}).
 */ -}}
 {{- define "ostler.deployment" -}}
 {{- $values := index .root.Values .role -}}
@@ -43,6 +43,9 @@ spec:
         {{- include "ostler.labels" . | nindent 8 }}
       annotations:
         kubectl.kubernetes.io/default-container: {{ .role }}
+        {{- with .annotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
         {{- with $values.podAnnotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

@@ -69,10 +69,21 @@ pub async fn run(args: ControllerArgs) -> Result<ExitCode, Error> {
         Places::Pods => Some(args.pods.settings(args.role.namespace.clone())?),
     };
     let mut tasks = JoinSet::new();
-    let Some(ground) = Ground::take(&ROLE, &args.role, &args.leader, &mut tasks).await? else {
-        return Ok(ExitCode::SUCCESS);
+    let ground = match Ground::take(&ROLE, &args.role, &args.leader, &mut tasks).await? {
+        Ok(ground) => ground,
+        Err(ended) => return Ok(ended.into()),
     };
-    let workloads = workloads(pods, &ground).await?;
+    let begun = tokio::select! {
+        begun = workloads(pods, &ground) => Ok(begun?),
+        ended = ground.is_to_end() => Err(ended),
+    };
+    let workloads = match begun {
+        Ok(workloads) => workloads,
+        Err(ended) => {
+            ground.give_back().await;
+            return Ok(ended.into());
+        }
+    };
     syncer(&args, &ground, &mut tasks)?;
     let context = controllers::Context::new(
         ground.store.clone(),

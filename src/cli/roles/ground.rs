@@ -57,7 +57,7 @@ pub(super) struct Role {
 }
 
 impl Ground {
-    /// Waits until this process is the one that works. `None`: it was asked to end before.
+    /// Waits until this process is the one that works and has read the cluster; or says why it ended before.
     ///
     /// # Errors
     /// When the cluster cannot be used.
@@ -66,7 +66,7 @@ impl Ground {
         args: &RoleArgs,
         leader: &LeaderArgs,
         tasks: &mut JoinSet<()>,
-    ) -> Result<Option<Self>, Error> {
+    ) -> Result<Result<Self, Ended>, Error> {
         let stop = super::stop_signal(tasks)?;
         let metrics = Arc::new(Metrics::new());
         let progress = Arc::new(Progress::default());
@@ -83,7 +83,7 @@ impl Ground {
         let fence = Fence::default();
         let lease = tokio::select! {
             lease = Lease::take(direct, &namespace, role.lease, &identity, fence.clone()) => lease,
-            () = stop.cancelled() => return Ok(None),
+            () = stop.cancelled() => return Ok(Err(Ended::Asked)),
         };
         let lease = lease.map_err(|e| Error::setup("become the only one", e))?;
         progress.leads.store(true, Ordering::Relaxed);
@@ -106,26 +106,41 @@ impl Ground {
             lease,
             feeding,
         };
-        tokio::select! {
-            () = ground.caches.ready() => progress.filled.store(true, Ordering::Relaxed),
-            () = ground.stop.cancelled() => {}
-            () = ground.lease.lost() => {}
+        // Nothing is begun before: kube's controllers, for one, do not end while they wait for a first list.
+        let ended = tokio::select! {
+            () = ground.caches.ready() => None,
+            ended = ground.is_to_end() => Some(ended),
+        };
+        if let Some(ended) = ended {
+            ground.give_back().await;
+            return Ok(Err(ended));
         }
-        Ok(Some(ground))
+        progress.filled.store(true, Ordering::Relaxed);
+        Ok(Ok(ground))
+    }
+
+    /// Waits until the role is to end.
+    pub(super) async fn is_to_end(&self) -> Ended {
+        tokio::select! {
+            () = self.stop.cancelled() => Ended::Asked,
+            () = self.lease.lost() => Ended::Displaced,
+        }
     }
 
     /// Waits until the role is to end, then until its work has, and gives the lease back.
     pub(super) async fn until_the_end(self, mut tasks: JoinSet<()>, last: impl Future<Output = ()>) -> Ended {
-        let ended = tokio::select! {
-            () = self.stop.cancelled() => Ended::Asked,
-            () = self.lease.lost() => Ended::Displaced,
-        };
+        let ended = self.is_to_end().await;
         self.stop.cancel();
         while tasks.join_next().await.is_some() {}
         last.await;
+        self.give_back().await;
+        ended
+    }
+
+    /// Gives the lease back; there is nothing that still works.
+    pub(super) async fn give_back(self) {
         drop(self.feeding);
         self.lease.release().await;
-        ended
     }
 }
 

@@ -64,8 +64,9 @@ pub async fn run(args: RecorderArgs) -> Result<ExitCode, Error> {
     let key =
         key.map_err(|e| Error::setup(format!("use the signing key {}", args.signing_key.display()), e))?;
     let mut tasks = JoinSet::new();
-    let Some(ground) = Ground::take(&ROLE, &args.role, &args.leader, &mut tasks).await? else {
-        return Ok(ExitCode::SUCCESS);
+    let ground = match Ground::take(&ROLE, &args.role, &args.leader, &mut tasks).await? {
+        Ok(ground) => ground,
+        Err(ended) => return Ok(ended.into()),
     };
     let context = recorder::Context {
         store: ground.store.clone(),

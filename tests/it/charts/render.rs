@@ -1,13 +1,13 @@
 //! What the charts render, without a cluster.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde_json::Value;
 
 use super::{IMAGE, ROLES, ROOT, helm::Helm, name, objects, of_kind};
 
 /// Everything that is off by default.
-const EVERYTHING: [&str; 12] = [
+const EVERYTHING: [&str; 14] = [
     IMAGE,
     "fullnameOverride=agents",
     "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
@@ -19,7 +19,9 @@ const EVERYTHING: [&str; 12] = [
     "proxy.tls.existingSecret=a,recorder.tls.existingSecret=b",
     "imagePullSecrets[0].name=pull",
     "controller.tolerations[0].operator=Exists,controller.nodeSelector.zone=a",
-    "controller.priorityClassName=high,controller.extraArgs={--allow-node-reach}",
+    "controller.priorityClassName=high,controller.extraArgs={--identity,me}",
+    "pods.pullPolicy=Always,pods.pullSecrets={one,two},pods.allowNodeReach=true,pods.allowUnenforcedLimits=true",
+    "controller.signers=a key,controller.ledgerSigners=another key",
 ];
 
 #[tokio::test]
@@ -57,6 +59,10 @@ async fn values_that_nobody_knows_or_that_are_wrong_are_refused_by_name() {
         ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
         ("controller.resources.limits.memory=lots", "memory"),
         ("api.serviceMonitor.interval=often", "interval"),
+        ("pods.pullPolicy=Sometimes", "pullPolicy"),
+        ("pods.pullSecrets={One}", "pullSecrets"),
+        ("pods.allowNodeReach=maybe", "allowNodeReach"),
+        ("pods.apiServer=kubernetes.default.svc:443", "apiServer"),
     ] {
         let complaint = helm.template("a", &[IMAGE, value]).await.failed();
         assert!(complaint.contains("values don't meet the specifications"), "{value}: {complaint}");
@@ -141,38 +147,104 @@ async fn rights_name_what_they_are_for_and_no_more() {
     );
 }
 
+/// What the kubelet makes of a Service with this address, in each family.
+const SERVICES: [[&str; 2]; 2] = [["10.96.0.7", "10.96.0.1"], ["fd00::7", "fd00::1"]];
+
 #[tokio::test]
 async fn the_roles_take_the_arguments_that_the_chart_gives_them() {
     let helm = Helm::alone().await;
-    let all = objects(&helm.template("a", &[IMAGE]).await.succeeded());
-    let services: Vec<&str> = of_kind(&all, "Service").map(name).collect();
-    assert!(services.contains(&"ostler-proxy"), "the kubelet's variable is made of its name");
-    let known = parse(&["controller".to_owned()]).await;
-    let pods = String::from_utf8(known.stdout).unwrap().contains("--proxy-canary");
-    for deployment in of_kind(&all, "Deployment") {
-        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-        let arguments: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
-        // As the kubelet writes them: the variable of a Service that exists.
-        let filled = arguments.iter().map(|a| a.replace("$(OSTLER_PROXY_SERVICE_HOST)", "10.96.0.7"));
-        let mut filled: Vec<String> = filled.collect();
-        assert!(filled.iter().all(|argument| !argument.contains("$(")), "{filled:?}");
-        if name(deployment) == "ostler-controller" && !pods {
-            // The settings of its pods come last, but for the address of its health.
-            let from = filled.iter().position(|argument| argument == "--image").unwrap();
-            let to = filled.iter().position(|argument| argument == "--health").unwrap();
-            filled.drain(from..to);
+    for (values, services, prefix) in
+        [(&[IMAGE][..], SERVICES[0], "OSTLER"), (&EVERYTHING[..], SERVICES[1], "AGENTS")]
+    {
+        let all = objects(&helm.template("a", values).await.succeeded());
+        let service = format!("{}-proxy", prefix.to_lowercase());
+        assert!(
+            of_kind(&all, "Service").any(|s| name(s) == service),
+            "the kubelet's variable is made of its name"
+        );
+        for deployment in of_kind(&all, "Deployment") {
+            let arguments = filled(deployment, prefix, services);
+            assert!(arguments.iter().all(|argument| !argument.contains("$(")), "{arguments:?}");
+            let complaint = complaint(&arguments).await;
+            // It took its arguments; what they name is not there.
+            assert!(complaint.lines().any(|line| line.starts_with("ostler: ")), "{arguments:?}: {complaint}");
         }
-        let parsed = parse(&filled).await;
-        assert!(parsed.status.success(), "{filled:?}: {}", String::from_utf8_lossy(&parsed.stderr));
     }
     let unknown = ["controller", "--no-such-flag"].map(str::to_owned);
-    assert!(!parse(&unknown).await.status.success(), "the check itself");
+    let complaint = complaint(&unknown).await;
+    assert!(!complaint.contains("ostler: ") && complaint.contains("--no-such-flag"), "{complaint}");
 }
 
-/// Whether the program takes these arguments; nothing is run.
-async fn parse(arguments: &[String]) -> std::process::Output {
+/// The arguments of a Deployment, as the kubelet writes them.
+fn filled(deployment: &Value, prefix: &str, [proxy, server]: [&str; 2]) -> Vec<String> {
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let arguments: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
+    let variables = [
+        (format!("$({prefix}_PROXY_SERVICE_HOST)"), proxy),
+        ("$(KUBERNETES_SERVICE_HOST)".to_owned(), server),
+        ("$(KUBERNETES_SERVICE_PORT)".to_owned(), "443"),
+    ];
+    let fill = |argument: String| {
+        variables.iter().fold(argument, |argument, (variable, value)| argument.replace(variable, value))
+    };
+    arguments.into_iter().map(fill).collect()
+}
+
+/// What the program says to these arguments, where neither the files nor the cluster that they speak of is there.
+async fn complaint(arguments: &[String]) -> String {
     let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_ostler"));
-    program.args(arguments).arg("--help").output().await.unwrap()
+    let nowhere = ["--kubeconfig", "/nonexistent/kubeconfig"];
+    let ended = program.env_clear().args(arguments).args(nowhere).kill_on_drop(true).output().await.unwrap();
+    assert_eq!(ended.status.code(), Some(2));
+    String::from_utf8(ended.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn the_controller_is_told_everything_about_pods() {
+    let helm = Helm::alone().await;
+    let all = objects(&helm.template("a", &EVERYTHING).await.succeeded());
+    let find = |kind: &'static str, wanted: &str| of_kind(&all, kind).find(|o| name(o) == wanted).unwrap();
+    let (controller, proxy) = (find("Deployment", "agents-controller"), find("Deployment", "agents-proxy"));
+    let arguments = filled(controller, "AGENTS", SERVICES[1]);
+    let after = |flag: &str| -> Vec<&str> {
+        let pairs = arguments.windows(2).filter(|pair| pair[0] == flag);
+        pairs.map(|pair| pair[1].as_str()).collect()
+    };
+    for (flag, values) in [
+        ("--places", &["pods"][..]),
+        ("--proxy", &["[fd00::7]:8443"]),
+        ("--proxy-canary", &["[fd00::7]:8444"]),
+        ("--api-server", &["[fd00::1]:443"]),
+        ("--proxy-namespace", &["a"]),
+        ("--pull-policy", &["Always"]),
+        ("--pull-secret", &["one", "two"]),
+        ("--signers", &["/etc/ostler/signers/signers"]),
+        ("--ledger-signers", &["/etc/ostler/signers/ledger_signers"]),
+    ] {
+        assert_eq!(after(flag), values, "{flag}");
+    }
+    for flag in ["--allow-node-reach", "--allow-unenforced-limits"] {
+        assert!(arguments.iter().any(|argument| argument == flag), "{flag}");
+    }
+    // The network policy of agents' pods leads to the proxy's pods, at the port that takes tunnels.
+    let template = &proxy["spec"]["template"];
+    let selector = proxy["spec"]["selector"]["matchLabels"].as_object().unwrap();
+    let labels = selector.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap()));
+    let told: BTreeSet<String> = after("--proxy-label").into_iter().map(str::to_owned).collect();
+    assert_eq!(told, labels.collect::<BTreeSet<_>>());
+    let ports = template["spec"]["containers"][0]["ports"].as_array().unwrap();
+    let tunnels = ports.iter().find(|port| port["name"] == "tunnels").unwrap();
+    assert_eq!(after("--proxy-port"), [tunnels["containerPort"].to_string()]);
+
+    let lines = &find("ConfigMap", "agents-controller")["data"];
+    assert_eq!(*lines, serde_json::json!({"signers": "a key", "ledger_signers": "another key"}));
+    let volumes = controller["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+    assert!(volumes.iter().any(|volume| volume["configMap"]["name"] == "agents-controller"));
+    let other = [&EVERYTHING[..], &["controller.signers=a new key"]].concat();
+    let other = objects(&helm.template("a", &other).await.succeeded());
+    let other = of_kind(&other, "Deployment").find(|o| name(o) == "agents-controller").unwrap();
+    let annotations = |o: &Value| o["spec"]["template"]["metadata"]["annotations"].clone();
+    assert_ne!(annotations(other), annotations(controller), "they are read once: others start it anew");
 }
 
 #[tokio::test]

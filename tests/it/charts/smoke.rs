@@ -36,7 +36,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{AuditLine, Cluster},
     harness::world::shell,
-    scenarios::up::Up,
+    scenarios::up::{Ended, Up},
     servers::repo::Repo,
 };
 
@@ -95,18 +95,36 @@ impl<'a> Smoke<'a> {
     }
 }
 
-/// Does everything once, in a new namespace.
-///
-/// # Errors
-/// With what was refused, or what did not work.
-pub(super) async fn smoke(smoke: &Smoke<'_>) -> Result<(), String> {
+/// A new namespace for one attempt.
+async fn attempt<'a>(smoke: &'a Smoke<'a>) -> Attempt<'a> {
     let namespace = smoke.cluster.namespace("smoke").await;
     // Whoever led before left its lease, and the next one must make it anew.
     let leases: Api<Lease> = Api::namespaced(smoke.admin.clone(), &smoke.home);
     // there may be none
     let _ = leases.delete(&format!("ostler-{}", smoke.role), &DeleteParams::default()).await;
     let from = smoke.cluster.audit_from(0).1;
-    let attempt = Attempt { smoke, namespace, folder: tempfile::tempdir().unwrap(), since: from };
+    Attempt { smoke, namespace, folder: tempfile::tempdir().unwrap(), since: from }
+}
+
+/// How a process ends that is asked to after something was refused to it.
+pub(super) async fn end_of_a_refused_one(smoke: &Smoke<'_>) -> Ended {
+    let attempt = attempt(smoke).await;
+    let mut process = match smoke.role.as_str() {
+        "controller" => attempt.start_controller(),
+        _ => attempt.start_recorder().0,
+    };
+    let refused = tokio::time::timeout(PATIENCE, smoke.refused(attempt.since)).await;
+    println!("{}: refused: {}", smoke.role, refused.expect("nothing was refused"));
+    let up = process.0.take().expect("it was started");
+    tokio::task::spawn_blocking(|| up.stop()).await.unwrap()
+}
+
+/// Does everything once, in a new namespace.
+///
+/// # Errors
+/// With what was refused, or what did not work.
+pub(super) async fn smoke(smoke: &Smoke<'_>) -> Result<(), String> {
+    let attempt = attempt(smoke).await;
     let all = async {
         match smoke.role.as_str() {
             "controller" => attempt.controller().await,
@@ -117,7 +135,7 @@ pub(super) async fn smoke(smoke: &Smoke<'_>) -> Result<(), String> {
         }
     };
     tokio::select! {
-        refused = smoke.refused(from) => Err(format!("refused: {refused}")),
+        refused = smoke.refused(attempt.since) => Err(format!("refused: {refused}")),
         done = tokio::time::timeout(PATIENCE, all) => done.unwrap_or_else(|_| panic!("{}: neither done nor refused", smoke.role)),
     }
 }
@@ -141,7 +159,7 @@ impl Drop for Process {
 
 impl Attempt<'_> {
     /// The role's own process.
-    fn process(&self, arguments: &[&str]) -> Process {
+    fn process(&self, arguments: &[&[&str]]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
         command
             .env_clear()
@@ -151,8 +169,46 @@ impl Attempt<'_> {
             .current_dir(self.folder.path())
             .args([&self.smoke.role, "--json", "--health", "127.0.0.1:0", "--kubeconfig"])
             .arg(&self.smoke.kubeconfig)
-            .args(arguments);
+            .args(arguments.concat());
         Process(Some(Up::start(command)))
+    }
+
+    /// The controller, with pods as its places, as the chart has it.
+    fn start_controller(&self) -> Process {
+        let file = |name: &str| self.folder.path().join(name).display().to_string();
+        std::fs::write(file("ca.crt"), "").unwrap();
+        self.process(&[
+            &self.leading(),
+            &["--places", "pods", "--image", "registry.example.com/ostler"],
+            &["--proxy", "10.96.0.7:8443", "--proxy-canary", "10.96.0.7:8444", "--proxy-name", "proxy"],
+            &["--recorder-name", "recorder", "--proxy-ca", &file("ca.crt"), "--proxy-port", "8443"],
+            &["--proxy-namespace", &self.smoke.home, "--proxy-label", "app.kubernetes.io/component=proxy"],
+        ])
+    }
+
+    /// The recorder, and the certificate that it shows.
+    fn start_recorder(&self) -> (Process, String) {
+        let file = |name: &str| self.folder.path().join(name).display().to_string();
+        let key = ostler::git::sign::SigningKey::generate("recorder").unwrap();
+        key.store(&self.folder.path().join("signing_key")).unwrap();
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = parameters.self_signed(&pair).unwrap().pem();
+        std::fs::write(file("tls.crt"), &certificate).unwrap();
+        std::fs::write(file("tls.key"), pair.serialize_pem()).unwrap();
+        let process = self.process(&[
+            &self.leading(),
+            &["--signing-key", &file("signing_key"), "--listen", "127.0.0.1:0"],
+            &["--tls-cert", &file("tls.crt"), "--tls-key", &file("tls.key")],
+        ]);
+        (process, certificate)
+    }
+
+    /// What both that lead are told.
+    fn leading(&self) -> [&str; 8] {
+        let scope = ["--namespace", &self.namespace, "--lease-namespace", &self.smoke.home];
+        let [a, b, c, d] = scope;
+        [a, b, c, d, "--identity", "smoke", "--state", "state"]
     }
 
     fn objects<K>(&self) -> Api<K>
@@ -228,19 +284,7 @@ impl Attempt<'_> {
         let files = files.map(|(file, content)| (file, format!("{content}\n")));
         repository.push(&files.each_ref().map(|(file, content)| (*file, content.as_str())), "everything");
         let followed = self.follow(&repository).await;
-        let state = self.folder.path().join("state").display().to_string();
-        let _controller = self.process(&[
-            "--namespace",
-            &self.namespace,
-            "--lease-namespace",
-            &self.smoke.home,
-            "--identity",
-            "smoke",
-            "--state",
-            &state,
-            "--places",
-            "none",
-        ]);
+        let _controller = self.start_controller();
         until(async || {
             let session = self.objects::<Session>().get_opt("work").await.unwrap();
             let applied = self.objects::<Agent>().get_opt("coder").await.unwrap().is_some()
@@ -319,32 +363,7 @@ impl Attempt<'_> {
     async fn recorder(&self) -> Result<(), String> {
         let repository = Repo::with_readme();
         let followed = self.follow(&repository).await;
-        let file = |name: &str| self.folder.path().join(name).display().to_string();
-        let key = ostler::git::sign::SigningKey::generate("recorder").unwrap();
-        key.store(&self.folder.path().join("signing_key")).unwrap();
-        let pair = rcgen::KeyPair::generate().unwrap();
-        let parameters = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        let certificate = parameters.self_signed(&pair).unwrap().pem();
-        std::fs::write(file("tls.crt"), &certificate).unwrap();
-        std::fs::write(file("tls.key"), pair.serialize_pem()).unwrap();
-        let recorder = self.process(&[
-            "--namespace",
-            &self.namespace,
-            "--lease-namespace",
-            &self.smoke.home,
-            "--identity",
-            "smoke",
-            "--state",
-            &file("state"),
-            "--signing-key",
-            &file("signing_key"),
-            "--listen",
-            "127.0.0.1:0",
-            "--tls-cert",
-            &file("tls.crt"),
-            "--tls-key",
-            &file("tls.key"),
-        ]);
+        let (recorder, certificate) = self.start_recorder();
         until(async || {
             let now = self.objects::<ConfigRepository>().get("config").await.unwrap();
             now.status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "LedgerReady"))
@@ -379,7 +398,7 @@ impl Attempt<'_> {
         let rule = crate::contract::rbac::rule("ostler.dev", "sessions", &["list"]);
         let to = crate::contract::rbac::To::User(&reader);
         crate::contract::rbac::grant(&self.smoke.admin, &self.namespace, "reader", to, rule).await;
-        let api = self.process(&["--listen", "127.0.0.1:0"]);
+        let api = self.process(&[&["--listen", "127.0.0.1:0"]]);
         until(async || api.text().lines().any(|line| listening(line).is_some())).await;
         let address = api.text().lines().find_map(listening).unwrap();
         let url = format!("{address}/api/v1/sessions/{}", self.namespace);
