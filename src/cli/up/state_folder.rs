@@ -2,14 +2,18 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{Read, Write},
+    io::{Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use etcetera::BaseStrategy;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+/// How long the lock of a process that is gone may stay.
+const ORPHAN_TIME: Duration = Duration::from_secs(10);
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -216,26 +220,41 @@ impl StateFolder {
     }
 }
 
+/// Takes the lock. Of a process that was killed, a child which it was just starting may hold it for a moment more.
 fn lock(layout: &Layout) -> Result<File, StateError> {
     let path = layout.lock();
     let io = |source| StateError::Io { path: path.display().to_string(), source };
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // who holds it is only told
-            let _ = file.read_to_string(&mut holder);
-            let path = layout.root().display().to_string();
-            return Err(StateError::InUse { path, holder: holder.trim().to_owned() });
+    let deadline = Instant::now() + ORPHAN_TIME;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // who holds it is only told
+                let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
+                let holder = holder.trim().to_owned();
+                if is_alive(&holder) || Instant::now() > deadline {
+                    let path = layout.root().display().to_string();
+                    return Err(StateError::InUse { path, holder });
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
         }
-        Err(TryLockError::Error(source)) => return Err(io(source)),
     }
+    file.rewind().map_err(io)?;
     file.set_len(0).map_err(io)?;
     writeln!(file, "{}", std::process::id()).map_err(io)?;
     Ok(file)
+}
+
+/// Whether the process of this number lives; what is no number is nobody.
+fn is_alive(holder: &str) -> bool {
+    let pid = holder.parse().ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 /// True while a process owns the folder.
