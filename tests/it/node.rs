@@ -19,7 +19,9 @@ mod enforcer;
 mod enforcer_table;
 mod fixture;
 mod images;
+mod runs;
 mod smoke;
+mod stage;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
