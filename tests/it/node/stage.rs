@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{Node, address_of, restricted_container, restricted_pod, shared};
 use crate::{
-    cluster::{MASTERS, PAUSE},
+    cluster::{MASTERS, PAUSE, eventually},
     scenarios::{
         manifests,
         up::{PATIENCE, Up},
@@ -68,11 +68,8 @@ impl Stage {
             (node.namespace_restricted(prefix).await, node.namespace_restricted("system").await);
         let (config, code) = (Repo::with_readme(), Repo::with_readme());
         let auth = Some(Auth::Basic("ostler", PASSWORD));
-        let code_web = GitHttp::start_at(
-            node.world(),
-            code.root(),
-            Options { tls: true, auth, push: true, old: false },
-        );
+        let code_web =
+            GitHttp::start_at(node.world(), code.root(), Options { tls: true, auth, push: true, old: false });
         let mut spec = json!({"image": image});
         for (name, value) in agent.as_object().unwrap() {
             spec[name] = value.clone();
@@ -149,8 +146,12 @@ impl Stage {
     async fn start_proxy(&self, recorder: &str) -> Pod {
         let cluster = self.node.cluster();
         let system = &self.system;
-        let _: ServiceAccount =
-            self.create(system, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "proxy"}})).await;
+        let _: ServiceAccount = self
+            .create(
+                system,
+                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "proxy"}}),
+            )
+            .await;
         let name = format!("proxy-of-{system}");
         let role = json!({"metadata": {"name": name}, "rules": [
             {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
@@ -173,13 +174,26 @@ impl Stage {
 
         let [tunnels, canary, health] = PORTS.map(|port| format!("0.0.0.0:{port}"));
         let command = [
-            "/ostler", "proxy", "--listen", &tunnels, "--canary", &canary, "--health", &health,
-            "--tls-cert", "/tls/tls.crt", "--tls-key", "/tls/tls.key", "--recorder", recorder,
+            "/ostler",
+            "proxy",
+            "--listen",
+            &tunnels,
+            "--canary",
+            &canary,
+            "--health",
+            &health,
+            "--tls-cert",
+            "/tls/tls.crt",
+            "--tls-key",
+            "/tls/tls.key",
+            "--recorder",
+            recorder,
         ];
         let image = self.node.ostler_image().await;
         let mut container = restricted_container("proxy", image, &command);
         container["volumeMounts"] = json!([{"name": "tls", "mountPath": "/tls"}]);
-        container["readinessProbe"] = json!({"httpGet": {"path": "/readyz", "port": PORTS[2]}, "periodSeconds": 1});
+        container["readinessProbe"] =
+            json!({"httpGet": {"path": "/readyz", "port": PORTS[2]}, "periodSeconds": 1});
         let mut pod = serde_json::to_value(restricted_pod("proxy", image, &[])).unwrap();
         pod["metadata"]["labels"] = json!({"role": "proxy"});
         pod["spec"]["serviceAccountName"] = "proxy".into();
@@ -302,6 +316,33 @@ impl Stage {
     pub(super) async fn pod(&self, run: &str) -> Option<Pod> {
         let labels = ListParams::default().labels(&format!("ostler.dev/run={run}"));
         self.node.pods_of(&self.namespace).await.list(&labels).await.unwrap().items.pop()
+    }
+
+    /// Waits for the pod of a run.
+    pub(super) async fn until_pod(&self, run: &str) -> Pod {
+        eventually("the run has a pod", async || self.pod(run).await).await
+    }
+
+    /// Phase, reason and exit code of a run that has ended.
+    pub(super) async fn assert_end(&self, status: &HarnessRunStatus, expected: (&str, &str, Option<i64>)) {
+        let end = (
+            status.phase.map_or("", |phase| phase.as_str()),
+            status.reason.map_or("", |reason| reason.as_str()),
+            status.exit_code,
+        );
+        if end != expected {
+            let status = serde_json::to_string_pretty(status).unwrap();
+            panic!("{end:?} in place of {expected:?}: {status}\n{}", self.last_words().await);
+        }
+    }
+
+    /// What the agent of a recorded run wrote, by `ostler logs`.
+    pub(super) fn output(&self, run: &str) -> String {
+        let mut command = self.ostler();
+        command.args(["logs", run, "--namespace", &self.namespace, "--kubeconfig"]);
+        let said = command.arg(self.node.cluster().kubeconfig()).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stdout).unwrap()
     }
 
     /// What everybody said, for whoever wonders why a test failed.
