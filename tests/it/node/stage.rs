@@ -76,7 +76,7 @@ impl Stage {
         }
         let session = manifests::session_with(
             &code_web.url("origin.git"),
-            &json!({"repository": {"secretRef": {"name": "code"}}}),
+            &json!({"repository": {"secretRef": {"name": "code"}}, "maxConcurrentRuns": 16}),
         );
         config.push(
             &[("agents/shell.yaml", &manifests::agent("shell", &spec)), ("session.yaml", &session)],
@@ -324,7 +324,12 @@ impl Stage {
     }
 
     /// Phase, reason and exit code of a run that has ended.
-    pub(super) async fn assert_end(&self, status: &HarnessRunStatus, expected: (&str, &str, Option<i64>)) {
+    pub(super) async fn assert_end(
+        &self,
+        name: &str,
+        status: &HarnessRunStatus,
+        expected: (&str, &str, Option<i64>),
+    ) {
         let end = (
             status.phase.map_or("", |phase| phase.as_str()),
             status.reason.map_or("", |reason| reason.as_str()),
@@ -332,7 +337,7 @@ impl Stage {
         );
         if end != expected {
             let status = serde_json::to_string_pretty(status).unwrap();
-            panic!("{end:?} in place of {expected:?}: {status}\n{}", self.last_words().await);
+            panic!("{name}: {end:?} in place of {expected:?}: {status}\n{}", self.last_words().await);
         }
     }
 
