@@ -15,6 +15,7 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
+mod endings;
 mod enforcer;
 mod enforcer_table;
 mod fixture;

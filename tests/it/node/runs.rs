@@ -13,7 +13,10 @@ use std::{
 use k8s_openapi::api::core::v1::Pod;
 use tokio::net::TcpListener;
 
-use super::{Enforcer, restricted_pod, shared, stage::Stage};
+use super::{
+    Enforcer, restricted_pod, shared,
+    stage::{End, Stage},
+};
 use crate::{cluster::eventually, scenarios::manifests::commits};
 
 /// True of a pod whose agent has no Secret, no token and no environment of ours, and which has none of another container.
@@ -58,7 +61,7 @@ async fn a_push_becomes_a_signed_result_and_a_code_branch() {
 
 /// How well the policy is enforced, and how a run then ends.
 #[rustfmt::skip]
-const ENFORCED: [(&str, Enforcer, (&str, &str, Option<i64>)); 4] = [
+const ENFORCED: [(&str, Enforcer, End<'_>); 4] = [
     ("off",     Enforcer::Off,                          ("Failed", "EgressNotEnforced", None)),
     ("leaking", Enforcer::Leaking(3),                   ("Failed", "EgressNotEnforced", None)),
     ("late",    Enforcer::Late(Duration::from_secs(8)), ("Succeeded", "Completed", Some(0))),

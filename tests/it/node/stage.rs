@@ -1,7 +1,7 @@
 //! A whole ostler around the test node: the proxy in a pod, the controller and the recorder as processes of this machine,
 //! repositories, and a namespace for runs under `PodSecurity` *restricted*.
 
-use std::{path::PathBuf, process::Command, time::Instant};
+use std::{fmt::Write, path::PathBuf, process::Command, time::Instant};
 
 use k8s_openapi::{
     api::{
@@ -14,7 +14,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, LogParams, PostParams},
 };
-use ostler::kinds::{ConfigRepository, HarnessRun, harness_run::HarnessRunStatus};
+use ostler::kinds::{ConfigRepository, HarnessRun, Phase, Reason, harness_run::HarnessRunStatus};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -35,6 +35,9 @@ use crate::{
 const PASSWORD: &str = "Canary7KxCode";
 /// The proxy's ports: tunnels, canary, health.
 const PORTS: [u16; 3] = [8443, 8444, 8081];
+
+/// Phase, reason and exit code.
+pub(super) type End<'a> = (&'a str, &'a str, Option<i64>);
 
 /// One ostler and what it looks after. Dropped, its processes end; its pods end with the node.
 pub(super) struct Stage {
@@ -307,7 +310,7 @@ impl Stage {
     pub(super) async fn until_recorded(&self, name: &str) -> HarnessRunStatus {
         let recorded = |status: &HarnessRunStatus| {
             status.result.as_ref().is_some_and(|result| result.commit.is_some())
-                && status.phase.is_some_and(|phase| phase.is_terminal())
+                && status.phase.is_some_and(Phase::is_terminal)
         };
         self.until(name, "the result is recorded", recorded).await
     }
@@ -324,15 +327,10 @@ impl Stage {
     }
 
     /// Phase, reason and exit code of a run that has ended.
-    pub(super) async fn assert_end(
-        &self,
-        name: &str,
-        status: &HarnessRunStatus,
-        expected: (&str, &str, Option<i64>),
-    ) {
+    pub(super) async fn assert_end(&self, name: &str, status: &HarnessRunStatus, expected: End<'_>) {
         let end = (
-            status.phase.map_or("", |phase| phase.as_str()),
-            status.reason.map_or("", |reason| reason.as_str()),
+            status.phase.map_or("", Phase::as_str),
+            status.reason.map_or("", Reason::as_str),
             status.exit_code,
         );
         if end != expected {
@@ -354,19 +352,19 @@ impl Stage {
     pub(super) async fn last_words(&self) -> String {
         let mut text = String::new();
         for (name, process) in [("controller", &self.controller), ("recorder", &self.recorder)] {
-            text += &format!("== {name}\n{}\n", process.as_ref().map(Up::text).unwrap_or_default());
+            writeln!(text, "== {name}\n{}", process.as_ref().map(Up::text).unwrap_or_default()).unwrap();
         }
         let pods = [(&self.namespace, &["install", "sidecar", "agent"][..]), (&self.system, &["proxy"][..])];
         for (namespace, containers) in pods {
             let api = self.node.pods_of(namespace).await;
             for pod in api.list(&ListParams::default()).await.unwrap() {
                 let name = pod.name_any();
-                text += &format!("== {name}: {}\n", serde_json::to_string(&pod.status).unwrap());
+                writeln!(text, "== {name}: {}", serde_json::to_string(&pod.status).unwrap()).unwrap();
                 for container in containers {
                     let parameters =
                         LogParams { container: Some((*container).to_owned()), ..LogParams::default() };
                     let log = api.logs(&name, &parameters).await.unwrap_or_else(|error| error.to_string());
-                    text += &format!("== {name} {container}\n{log}\n");
+                    writeln!(text, "== {name} {container}\n{log}").unwrap();
                 }
             }
         }
