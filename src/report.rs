@@ -22,6 +22,8 @@ pub const BUNDLE: &str = "changes.bundle";
 pub const PATCH: &str = "changes.patch";
 /// What the agent wrote, both streams in order.
 pub const OUTPUT: &str = "output.log";
+/// The most bytes of [`OUTPUT`]: 64 MiB as they came, the last of what came after them, and a line between.
+pub const OUTPUT_BYTES: u64 = 80 << 20;
 /// The terminal as asciicast v2.
 pub const RECORDING: &str = "recording.cast";
 /// Folder of artifacts.

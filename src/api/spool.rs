@@ -13,7 +13,7 @@ use super::Problem;
 use crate::{
     ledger::digest,
     names::{RepoPath, Uid},
-    report::{ARTIFACTS, BUNDLE, Delivery, OUTPUT, PATCH, RECORDING, REPORT, Report},
+    report::{ARTIFACTS, BUNDLE, Delivery, OUTPUT, OUTPUT_BYTES, PATCH, RECORDING, REPORT, Report},
 };
 
 /// Most bytes of a whole delivery.
@@ -26,7 +26,8 @@ fn cap(name: &str) -> Option<u64> {
     match name {
         REPORT => Some(1 << 20),
         BUNDLE => Some(256 << 20),
-        PATCH | OUTPUT | RECORDING => Some(64 << 20),
+        OUTPUT => Some(OUTPUT_BYTES),
+        PATCH | RECORDING => Some(64 << 20),
         _ => name.strip_prefix(ARTIFACTS).and_then(|path| path.parse::<RepoPath>().ok()).map(|_| 16 << 20),
     }
 }

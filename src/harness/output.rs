@@ -12,12 +12,15 @@ use tokio::sync::watch;
 
 use super::place::Folder;
 use crate::{
+    report::OUTPUT_BYTES,
     shim::wire::Size,
     terminal::{Cast, Event, Piece, Ring, Screen},
 };
 
 /// Bytes of the output that go to the file as they come; of more only the last [`Ring::CAPACITY`] are kept.
 const FILE_BYTES: u64 = 64 << 20;
+// What is kept, with the line between its two parts, is taken by the recorder.
+const _: () = assert!(FILE_BYTES + Ring::CAPACITY as u64 + 1024 <= OUTPUT_BYTES);
 /// Bytes of a recording.
 const RECORDING_BYTES: u64 = 64 << 20;
 /// Bytes handed to a reader at once.

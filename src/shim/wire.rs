@@ -194,7 +194,7 @@ impl Link {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
-    /// Who is at the other end, as the kernel says.
+    /// Who is at the other end, as the kernel says. Only for a peer in our PID namespace or below it: any other has no id.
     ///
     /// # Errors
     /// When the kernel does not say.

@@ -15,11 +15,14 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
+mod endings;
 mod enforcer;
 mod enforcer_table;
 mod fixture;
 mod images;
+mod runs;
 mod smoke;
+mod stage;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

@@ -31,6 +31,9 @@ pub(in crate::git) fn client(remote: &Remote) -> Result<Client, Error> {
             return Err(Error::Settings { what: "certificate authority", location, source: None });
         }
         builder = builder.tls_certs_only(authorities);
+    } else if !remote.location().is_https() {
+        // Plain HTTP trusts nobody, and must work where there are no authorities, as in a pod's sidecar.
+        builder = builder.tls_certs_only([]);
     }
     builder.build().map_err(settings("TLS settings"))
 }

@@ -1,7 +1,7 @@
 //! `git http-backend` behind a real web server, with TLS, authentication and faults.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -100,7 +100,12 @@ struct Shared {
 impl GitHttp {
     /// Serves all repositories below `root` on a free port of the loopback interface.
     pub(crate) fn start(root: &Path, options: Options) -> Self {
-        let (ca, acceptor) = if options.tls { tls().map_both() } else { (None, None) };
+        Self::start_at(IpAddr::V4(Ipv4Addr::LOCALHOST), root, options)
+    }
+
+    /// The same on another address of this machine, which a certificate is for, too.
+    pub(crate) fn start_at(at: IpAddr, root: &Path, options: Options) -> Self {
+        let (ca, acceptor) = if options.tls { tls(at).map_both() } else { (None, None) };
         let shared = Arc::new(Shared {
             root: root.to_owned(),
             options,
@@ -113,7 +118,7 @@ impl GitHttp {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let listener = TcpListener::bind((at, 0)).await.unwrap();
                 bound.send(listener.local_addr().unwrap()).unwrap();
                 tokio::select! {
                     () = accept(listener, acceptor, serving) => {}
@@ -177,14 +182,14 @@ impl Tls {
 }
 
 /// An authority of its own for each server, and a certificate of it.
-fn tls() -> Tls {
+fn tls(at: IpAddr) -> Tls {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let ca = authority.self_signed(&authority_key).unwrap().pem();
     let issuer = rcgen::Issuer::new(authority, authority_key);
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let names = vec!["localhost".to_owned(), at.to_string()];
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());

@@ -31,14 +31,15 @@ pub(super) async fn join(sidecar: &Sidecar) -> io::Result<Cage> {
     let (stream, _) = listener.accept().await?;
     drop(listener);
     fs::remove_file(socket)?;
-    let link = super::link(stream)?;
-    // Of another PID namespace the kernel only says that it is one; but all containers of our pods have the same user.
-    if link.peer()?.uid != rustix::process::getuid() {
+    // Of a process in a PID namespace beside ours the kernel gives no id: 0, which rustix's own credentials cannot hold. But
+    // all containers of our pods have the same user.
+    if stream.peer_cred()?.uid() != rustix::process::getuid().as_raw() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             "another user connected in place of the shim",
         ));
     }
+    let link = super::link(stream)?;
     let mut cage = Cage { container: Container::Pod, wire: Wire::listen(link, sidecar)?, seen: None };
     match tokio::time::timeout(UP_TIME, cage.next()).await? {
         Some((FromShim::Hello { nonce: None }, _)) => Ok(cage),
