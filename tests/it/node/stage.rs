@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::{Node, address_of, restricted_container, restricted_pod, shared};
 use crate::{
     cluster::{MASTERS, PAUSE, eventually},
+    report::Scenario,
     scenarios::{
         manifests,
         up::{PATIENCE, Up},
@@ -53,6 +54,7 @@ pub(super) struct Stage {
     system: String,
     controller: Option<Up>,
     recorder: Option<Up>,
+    _scenario: Scenario,
 }
 
 impl Stage {
@@ -65,6 +67,7 @@ impl Stage {
     pub(super) async fn with_agent(prefix: &str, agent: &Value) -> Self {
         let node = shared().await;
         let cluster = node.cluster();
+        let scenario = Scenario::begin("node", cluster.server_version().await.git_version);
         cluster.install_crds().await;
         let image = node.debian_image().await;
         let (namespace, system) =
@@ -98,6 +101,7 @@ impl Stage {
             system,
             controller: None,
             recorder: None,
+            _scenario: scenario,
         };
         stage.start().await;
         stage
