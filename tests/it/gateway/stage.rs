@@ -4,7 +4,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use k8s_openapi::api::{
@@ -31,25 +30,11 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(super) use crate::cluster::eventually;
 use crate::cluster::{self, Cluster};
 
-/// How long anything may take to come.
-const PATIENCE: Duration = Duration::from_mins(2);
 /// Names that tests use: this machine, and a metadata service.
 pub(super) const HOSTS: &str = "127.0.0.1 target.test other.test\n169.254.169.254 metadata.test\n";
-
-/// Looks until it is there.
-pub(super) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let look = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("not in time: {what}"))
-}
 
 /// An authority, and a certificate of it for `proxy.test` in two files.
 pub(super) struct Certificates {

@@ -35,23 +35,11 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(super) use crate::cluster::eventually;
 use crate::{
     harness::world::{Delivery, FakeSecrets, PATIENCE, Recorder},
     servers::closed::Closed,
 };
-
-/// Looks until it is there.
-pub(super) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let look = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("not in time: {what}"))
-}
 
 /// Knows the pod of this test by its tokens.
 struct OnePod {
