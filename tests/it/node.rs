@@ -23,6 +23,7 @@ mod images;
 mod runs;
 mod smoke;
 mod stage;
+mod writes;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
