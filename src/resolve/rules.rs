@@ -24,10 +24,7 @@ pub struct Rule {
 ///
 /// Neither where an object came from nor where it is recorded counts: annotations and references are written by those
 /// whom the rules are for. A repository whose own namespaces cannot be read may write anywhere, as far as we know.
-pub fn in_force<'a>(
-    namespace: &str,
-    repositories: impl Iterator<Item = &'a ConfigRepository>,
-) -> Vec<Rule> {
+pub fn in_force<'a>(namespace: &str, repositories: impl Iterator<Item = &'a ConfigRepository>) -> Vec<Rule> {
     let ruling = repositories.filter(|repository| {
         repository.spec.allowed_repositories().is_some() && may_write_to(repository, namespace)
     });

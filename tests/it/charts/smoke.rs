@@ -50,6 +50,8 @@ pub(super) struct Smoke<'a> {
     cluster: &'a Cluster,
     /// The namespace of the release.
     home: String,
+    /// The one namespace that it looks after; none: any.
+    watched: Option<String>,
     role: String,
     /// The service account, as the API server names it.
     pub(super) user: String,
@@ -74,12 +76,40 @@ impl<'a> Smoke<'a> {
         Self {
             cluster,
             home: home.to_owned(),
+            watched: None,
             role: role.to_owned(),
             kubeconfig: cluster.kubeconfig_for(&user, &[&group]),
             client: cluster.user(&user, &[&group]).await,
             admin: cluster.client().await,
             user,
         }
+    }
+
+    /// The same, and it looks after that namespace alone. There can be only one attempt in it.
+    pub(super) fn only_in(self, namespace: &str) -> Self {
+        Self { watched: Some(namespace.to_owned()), ..self }
+    }
+
+    /// Where the audit log ends.
+    pub(super) fn now(&self) -> u64 {
+        self.cluster.audit_from(0).1
+    }
+
+    /// What this role asked for since then.
+    pub(super) async fn asked(&self, since: u64) -> Vec<AuditLine> {
+        self.lines_are_written(since).await;
+        let (mut lines, _) = self.cluster.audit_from(since);
+        lines.retain(|line| line.is_of(&[&self.user]));
+        lines
+    }
+
+    /// Returns when the audit log has what was asked before.
+    async fn lines_are_written(&self, since: u64) {
+        let mark = format!("mark-{}", uuid::Uuid::new_v4().simple());
+        let maps: Api<ConfigMap> = Api::namespaced(self.admin.clone(), &self.home);
+        assert!(maps.get_opt(&mark).await.unwrap().is_none());
+        let is_there = |line: &AuditLine| line.object_ref.name == mark;
+        until(async || self.cluster.audit_from(since).0.iter().any(is_there)).await;
     }
 
     /// Waits until the API server has refused something to this role, from that byte of the audit log on.
@@ -97,7 +127,10 @@ impl<'a> Smoke<'a> {
 
 /// A new namespace for one attempt.
 async fn attempt<'a>(smoke: &'a Smoke<'a>) -> Attempt<'a> {
-    let namespace = smoke.cluster.namespace("smoke").await;
+    let namespace = match &smoke.watched {
+        Some(namespace) => namespace.clone(),
+        None => smoke.cluster.namespace("smoke").await,
+    };
     // Whoever led before left its lease, and the next one must make it anew.
     let leases: Api<Lease> = Api::namespaced(smoke.admin.clone(), &smoke.home);
     // there may be none
@@ -352,10 +385,7 @@ impl Attempt<'_> {
 
     /// Returns when the audit log has what was asked before.
     async fn lines_are_written(&self) {
-        let mark = format!("mark-{}", uuid::Uuid::new_v4().simple());
-        assert!(self.objects::<ConfigMap>().get_opt(&mark).await.unwrap().is_none());
-        let is_there = |line: &AuditLine| line.object_ref.name == mark;
-        until(async || self.smoke.cluster.audit_from(self.since).0.iter().any(is_there)).await;
+        self.smoke.lines_are_written(self.since).await;
         // whoever waits for refusals reads it, too
         tokio::time::sleep(PAUSE * 3).await;
     }

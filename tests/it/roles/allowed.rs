@@ -68,8 +68,10 @@ async fn a_code_repository_that_is_not_allowed_is_neither_applied_nor_cloned() {
 
     stage.config.push(&[("session.yaml", &manifests::session(&url))], "a session");
     let line = manifests::session(&url).lines().position(|line| line.contains("\"url\"")).unwrap() + 1;
-    let expected = ("session.yaml".to_owned(), i64::try_from(line).unwrap(), "RepositoryNotAllowed".to_owned());
-    eventually("the file is refused", async || (stage.told().await == [expected.clone()]).then_some(())).await;
+    let expected =
+        ("session.yaml".to_owned(), i64::try_from(line).unwrap(), "RepositoryNotAllowed".to_owned());
+    eventually("the file is refused", async || (stage.told().await == [expected.clone()]).then_some(()))
+        .await;
     assert!(stage.api::<Session>().get_opt("work").await.unwrap().is_none());
 
     // kubectl asks nobody
