@@ -373,7 +373,9 @@ impl Attempt<'_> {
         for (file, _) in files {
             std::fs::remove_file(repository.work().join(file)).unwrap();
         }
-        repository.push(&[("README.md", "less\n")], "less");
+        // from a tree without any object nothing would be pruned
+        let stays = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stays"}});
+        repository.push(&[("stays.yaml", &format!("{stays}\n"))], "less");
         until(async || {
             self.objects::<ConfigMap>().get_opt("prompt").await.unwrap().is_none()
                 && self.objects::<Agent>().get_opt("coder").await.unwrap().is_none()
@@ -382,10 +384,12 @@ impl Attempt<'_> {
                 && self.objects::<Session>().get_opt("work").await.unwrap().is_none()
         })
         .await;
-        self.stand_by().await;
         self.event(&followed).await;
         self.secret().await?;
-        self.place().await
+        self.place().await?;
+        // last, as it takes the time between two renewals
+        self.stand_by().await;
+        Ok(())
     }
 
     /// A run's place, from the policy that confines it to the end of its workspace.
@@ -456,7 +460,6 @@ impl Attempt<'_> {
         })
         .await;
         self.claim().await;
-        self.stand_by().await;
         // Somebody who is nobody delivers a result: the API server is asked who it is.
         let address =
             recorder.text().lines().find_map(listening).ok_or("it does not say where it listens")?;
@@ -472,7 +475,9 @@ impl Attempt<'_> {
             return Err(format!("the recorder answered {} and asked nobody", answer.status()));
         }
         self.event(&followed).await;
-        self.secret().await
+        self.secret().await?;
+        self.stand_by().await;
+        Ok(())
     }
 
     /// A run asks for its claim and gets it.
