@@ -248,6 +248,12 @@ mod tests {
                 false,
             ),
             ("a step of collecting", collecting("CollectingResult"), collecting("RecordingResult"), false),
+            (
+                "why it takes long",
+                collecting("RecordingResult"),
+                with(collecting("RecordingResult"), "message", json!("not delivered yet")),
+                true,
+            ),
             ("a phase", starting(), collecting("CollectingResult"), true),
             ("a figure at the end", ended.clone(), with(ended, "startup", json!({"clonedMs": 5})), true),
         ];

@@ -62,6 +62,7 @@ fn place(stage: Stage) -> Place {
         limits_not_enforced: None,
         egress: crate::kinds::harness_run::EgressSeen::default(),
         base: None,
+        delivery_error: None,
     }
 }
 
@@ -76,6 +77,17 @@ fn claimed(run: &mut HarnessRun) -> &mut HarnessRunStatus {
 
 fn standing(step: &Step) -> (Phase, Reason) {
     (step.status.phase.unwrap(), step.status.reason.unwrap())
+}
+
+#[test]
+fn a_result_that_is_not_acknowledged_says_why() {
+    let mut run = run();
+    claimed(&mut run).phase = Some(Phase::Collecting);
+    let why = "the recorder answered 413: too much";
+    let waiting = Place { delivery_error: Some(why.to_owned()), ..place(Stage::Delivering) };
+    let step = step(&Observed { place: Some(waiting), ..observed(&run) });
+    assert_eq!(standing(&step), (Phase::Collecting, Reason::RecordingResult));
+    assert_eq!(step.status.message, Some(format!("not delivered yet: {why}")));
 }
 
 #[test]
