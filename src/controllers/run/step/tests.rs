@@ -115,6 +115,24 @@ fn a_run_that_may_not_start_says_why() {
 }
 
 #[test]
+fn what_a_new_run_refers_to_may_not_show_yet() {
+    let mut run = run();
+    let missing = |reason| Err(Missing { reason, message: "m".into() });
+    let mut age = |seconds: i64, reason| {
+        run.metadata.creation_timestamp = Some(Time(at(NOW - seconds)));
+        let step = step(&Observed { resolved: missing(reason), ..observed(&run) });
+        (step.status.phase, step.again.map(|again| again.as_secs()))
+    };
+    assert_eq!(age(1, Reason::SessionNotFound), (None, Some(1)));
+    assert_eq!(age(2, Reason::SessionNotFound), (Some(Phase::Pending), None));
+    assert_eq!(age(-9, Reason::SessionNotFound), (Some(Phase::Pending), None), "another clock");
+    assert_eq!(age(0, Reason::InvalidSpec), (Some(Phase::Pending), None), "that will not change by itself");
+    run.status.get_or_insert_default().phase = Some(Phase::Queued);
+    let step = step(&Observed { resolved: missing(Reason::AgentNotFound), ..observed(&run) });
+    assert_eq!(standing(&step), (Phase::Pending, Reason::AgentNotFound), "it was there before");
+}
+
+#[test]
 fn the_finalizer_comes_before_the_claim_and_the_claim_before_the_place() {
     let mut run = run();
     let first = step(&observed(&run));
