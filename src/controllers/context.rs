@@ -31,6 +31,8 @@ pub struct Context {
     pub clock: Clock,
     /// Turns that were given and are not in the caches yet.
     pub(super) turns: super::run::Turns,
+    /// Stops that were asked for.
+    pub(super) asked: super::run::Asked,
 }
 
 impl Context {
@@ -60,8 +62,8 @@ impl Context {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Arc<Self> {
-        let turns = super::run::Turns::default();
-        Arc::new(Self { store, caches, workloads, secrets, audit, metrics, clock, turns })
+        let (turns, asked) = (super::run::Turns::default(), super::run::Asked::default());
+        Arc::new(Self { store, caches, workloads, secrets, audit, metrics, clock, turns, asked })
     }
 }
 

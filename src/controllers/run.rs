@@ -3,6 +3,7 @@
 //! Each reconciliation is one pass: observe from caches and place, decide by `step`, apply effects, write the status.
 
 mod apply;
+mod asked;
 mod observe;
 mod step;
 mod turns;
@@ -18,7 +19,7 @@ use kube::{
     },
 };
 
-pub(super) use turns::Turns;
+pub(super) use {asked::Asked, turns::Turns};
 
 use super::{Context, Error, context::retry};
 use crate::{

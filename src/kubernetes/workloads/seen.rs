@@ -95,6 +95,7 @@ impl Seen {
             limits_not_enforced: said.and_then(|said| said.limits_not_enforced.clone()),
             egress: said.map_or_else(EgressSeen::default, |said| said.egress.clone()),
             base: known.and_then(|said| said.base),
+            delivery_error: said.and_then(|said| said.delivery_error.clone()),
         }
     }
 
