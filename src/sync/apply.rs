@@ -36,16 +36,17 @@ impl Applied {
     }
 }
 
-/// Carries the steps out, in order.
+/// Carries the steps out, in order, by `writer`.
 pub(super) async fn apply(
     plan: Plan,
     commit: Option<&CommitId>,
+    writer: objects::Store,
     context: &Context,
 ) -> Result<Applied, Error> {
     let (deletes, writes): (Vec<_>, Vec<_>) =
         plan.steps.into_iter().partition(|step| matches!(step, Step::Delete { .. }));
     let mut applied = Applied::default();
-    let hand = Hand::of(commit, context);
+    let hand = Hand::of(commit, writer, context);
     for phase in [writes, deletes] {
         // whoever drops this stream keeps further steps from being begun; those under way end with their lines
         let begin = |step| context.writes.spawn(hand.clone().carry_out(step));
@@ -76,9 +77,9 @@ struct Hand {
 }
 
 impl Hand {
-    fn of(commit: Option<&CommitId>, context: &Context) -> Self {
+    fn of(commit: Option<&CommitId>, store: objects::Store, context: &Context) -> Self {
         Self {
-            store: context.store.clone(),
+            store,
             audit: context.audit.clone(),
             metrics: context.metrics.clone(),
             clock: context.clock.clone(),

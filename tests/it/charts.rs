@@ -1,5 +1,6 @@
 //! The charts: rendered, installed and upgraded by the real Helm, on a real API server.
 
+mod accounts;
 mod exec;
 mod helm;
 mod image;

@@ -16,10 +16,15 @@ use super::{
 use crate::{
     controllers,
     kinds::ConfigRepository,
-    kubernetes::workloads::{KubeWorkloads, PodSettings},
+    kubernetes::{
+        client::as_account,
+        objects::KubeObjects,
+        workloads::{KubeWorkloads, PodSettings},
+    },
     ledger,
     ports::Workloads,
     recorder, sync,
+    telemetry::{Counted, Metrics},
 };
 
 /// The lease of the one that works.
@@ -98,6 +103,14 @@ pub async fn run(args: ControllerArgs) -> Result<ExitCode, Error> {
     Ok(ground.until_the_end(tasks, std::future::ready(())).await.into())
 }
 
+/// The objects of a cluster in the name of service accounts; what is asked is counted as if it were in our own.
+pub(in crate::cli) fn accounts(client: kube::Client, metrics: Arc<Metrics>) -> sync::Accounts {
+    Arc::new(move |namespace, name| {
+        let objects = KubeObjects::new(as_account(&client, namespace, name));
+        Arc::new(Counted::new(Arc::new(objects), metrics.clone()))
+    })
+}
+
 /// Starts the controllers; that of runs only where they have places.
 pub(in crate::cli) fn control(
     context: &Arc<controllers::Context>,
@@ -135,6 +148,7 @@ fn syncer(args: &ControllerArgs, ground: &Ground, tasks: &mut JoinSet<()>) -> Re
     let stop = ground.stop.clone();
     let context = sync::Context {
         store: ground.store.clone(),
+        accounts: Some(accounts(ground.client.clone(), ground.metrics.clone())),
         caches: ground.caches.clone(),
         scope: ground.scope.clone(),
         secrets: ground.secrets.clone(),

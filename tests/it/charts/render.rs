@@ -21,7 +21,7 @@ const EVERYTHING: [&str; 14] = [
     "controller.tolerations[0].operator=Exists,controller.nodeSelector.zone=a",
     "controller.priorityClassName=high,controller.extraArgs={--identity,me}",
     "pods.pullPolicy=Always,pods.pullSecrets={one,two},pods.allowNodeReach=true,pods.allowUnenforcedLimits=true",
-    "controller.signers=a key,controller.ledgerSigners=another key",
+    "controller.signers=a key,controller.ledgerSigners=another key,controller.applyAs={applier,other}",
 ];
 
 #[tokio::test]
