@@ -12,7 +12,7 @@ use kube::{
 use ostler::kinds::Kind;
 use serde_json::{Value, json};
 
-use super::{IMAGE, helm::Helm, objects, of_kind};
+use super::{IMAGE, helm::Helm, objects, of_kind, render::EVERYTHING};
 use crate::cluster::{Cluster, eventually, shared};
 
 const OLDER: &str = "tests/charts/fixtures/ostler-0.0.1";
@@ -130,6 +130,29 @@ async fn an_upgrade_keeps_objects_and_certificates_and_an_uninstallation_keeps_c
     run("install", &ostler).await.succeeded();
     let again = uids(&client, &namespace).await;
     assert_eq!(again, after);
+}
+
+#[tokio::test]
+async fn an_api_server_takes_everything_that_can_be_switched_on() {
+    let cluster = shared().await;
+    let (namespace, watched) = (restricted(cluster, "charts").await, cluster.namespace("watched").await);
+    let helm = Helm::of(cluster.kubeconfig()).await;
+    let values = EVERYTHING.join(",");
+    // the API server of the tests has addresses of one family
+    let values =
+        values.replace("watchNamespace=team-a", &format!("watchNamespace={watched}")).replace("IPv6", "IPv4");
+    let template =
+        ["template", "ostler", "charts/ostler", "--namespace", &namespace, "--set", &values, "--skip-tests"];
+    let rendered = objects(&helm.run(&template).await.succeeded());
+    // the only kind that is not Kubernetes' own
+    let (monitors, manifests): (Vec<_>, Vec<_>) =
+        rendered.into_iter().partition(|object| object["kind"] == "ServiceMonitor");
+    assert_eq!(monitors.len(), 1);
+    assert!(manifests.iter().any(|object| object["kind"] == "Ingress"));
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": manifests});
+    let dry = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+    let said = helm.kubectl(&dry, &list.to_string()).await.succeeded();
+    assert_eq!(said.lines().count(), manifests.len(), "{said}");
 }
 
 /// The UIDs of all sessions and runs, sorted.
