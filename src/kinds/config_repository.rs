@@ -77,7 +77,11 @@ pub struct ConfigRepositorySpec {
     /// The Secret with the HTTP proxy: `address`, `username`, `password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_secret_ref: Option<NameRef>,
-    /// Namespaces that its files may name; default: this object's own.
+    /// The service account of this object's namespace in whose name its objects are written, and whose rights count. Default: ostler itself, in this namespace only. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"), length(max = 63))]
+    pub service_account_name: Option<String>,
+    /// Namespaces that its files may name; default: this object's own. In a cluster others need `serviceAccountName`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
     pub allowed_namespaces: Vec<String>,

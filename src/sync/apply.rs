@@ -36,14 +36,15 @@ impl Applied {
     }
 }
 
-/// Carries the steps out, in order: those of one kind side by side.
+/// Carries the steps out by `writer`, in order: those of one kind side by side.
 pub(super) async fn apply(
     plan: Plan,
     commit: Option<&CommitId>,
+    writer: objects::Store,
     context: &Context,
 ) -> Result<Applied, Error> {
     let mut applied = Applied::default();
-    let hand = Hand::of(commit, context);
+    let hand = Hand::of(commit, writer, context);
     for phase in phases(plan) {
         // whoever drops this stream keeps further steps from being begun; those under way end with their lines
         let begin = |step| context.writes.spawn(hand.clone().carry_out(step));
@@ -87,9 +88,9 @@ struct Hand {
 }
 
 impl Hand {
-    fn of(commit: Option<&CommitId>, context: &Context) -> Self {
+    fn of(commit: Option<&CommitId>, store: objects::Store, context: &Context) -> Self {
         Self {
-            store: context.store.clone(),
+            store,
             audit: context.audit.clone(),
             metrics: context.metrics.clone(),
             clock: context.clock.clone(),

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use tokio::sync::watch;
 
 use super::{
-    Context, Error, apply,
+    Context, Error, account, apply,
     drift::Enforced,
     fight::Fights,
     observe,
@@ -218,6 +218,7 @@ impl Follower {
         scope: &Scope,
         round: &mut Round<'_>,
     ) -> Result<End, Error> {
+        let writer = account::writer(round.repository, scope, round.context)?;
         let policy = policy(round.repository, commit)?;
         let live = store::live(scope, round.context).await?;
         let (mut plan, mut report) = plan::plan(&desired, &live, &self.view, &policy, round.now);
@@ -225,7 +226,7 @@ impl Follower {
         if corrects {
             self.referee(&mut plan, &mut report, &live, round.repository, round.context).await;
         }
-        let applied = apply::apply(plan, policy.commit.as_ref(), round.context).await?;
+        let applied = apply::apply(plan, policy.commit.as_ref(), writer, round.context).await?;
         if corrects {
             applied.written.iter().for_each(|id| self.fights.corrected(id, round.now));
         }

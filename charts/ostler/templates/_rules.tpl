@@ -33,6 +33,13 @@ What each role may do, and why. A rule without a reason in the line before it fa
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- with .Values.controller.applyAs }}
+# A repository's objects are written in the name of the service account that it names, one of its own namespace: whose rights count.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  resourceNames: {{ toJson . }}
+  verbs: [impersonate]
+{{- end }}
 {{- end -}}
 
 {{- define "ostler.rules.pods" -}}

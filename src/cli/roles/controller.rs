@@ -16,10 +16,15 @@ use super::{
 use crate::{
     controllers,
     kinds::ConfigRepository,
-    kubernetes::workloads::{KubeWorkloads, PodSettings},
+    kubernetes::{
+        client::as_account,
+        objects::KubeObjects,
+        workloads::{KubeWorkloads, PodSettings},
+    },
     ledger,
     ports::Workloads,
     recorder, sync,
+    telemetry::{Counted, Metrics},
 };
 
 /// The lease of the one that works.
@@ -105,6 +110,14 @@ async fn begin(
     Ok(())
 }
 
+/// The objects of a cluster in the name of service accounts; what is asked is counted as if it were in our own.
+pub(in crate::cli) fn accounts(client: kube::Client, metrics: Arc<Metrics>) -> sync::Accounts {
+    Arc::new(move |namespace, name| {
+        let objects = KubeObjects::new(as_account(&client, namespace, name));
+        Arc::new(Counted::new(Arc::new(objects), metrics.clone()))
+    })
+}
+
 /// Starts the controllers; that of runs only where they have places.
 pub(in crate::cli) fn control(
     context: &Arc<controllers::Context>,
@@ -142,6 +155,7 @@ fn syncer(args: &ControllerArgs, ground: &Ground, tasks: &mut JoinSet<()>) -> Re
     let stop = ground.stop.clone();
     let context = sync::Context {
         store: ground.store.clone(),
+        accounts: Some(accounts(ground.client.clone(), ground.metrics.clone())),
         caches: ground.caches.clone(),
         scope: ground.scope.clone(),
         secrets: ground.secrets.clone(),
