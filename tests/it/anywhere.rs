@@ -22,10 +22,11 @@ use kube::{
 pub(crate) use self::{
     scenarios::{
         a_run_outlives_its_controller_and_recorder, a_run_reaches_what_it_may, a_stop_is_a_commit,
-        everything_is_in_pods, on_ostler,
+        ended_on_ostler, everything_is_in_pods, on_ostler,
     },
     table::policies_hold,
 };
+use crate::report::Scenario;
 
 /// A cluster, and what the suite needs to know of it.
 #[derive(Debug, Clone)]
@@ -84,6 +85,12 @@ impl Ground {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         Client::try_from(config).unwrap()
+    }
+
+    /// The test of this thread, for the report.
+    pub(crate) async fn reported(&self) -> Scenario {
+        let version = self.client().await.apiserver_version().await.unwrap();
+        Scenario::begin(self.engine, version.git_version)
     }
 }
 

@@ -16,14 +16,22 @@ use super::{Ground, site::Site, tools::phase};
 use crate::{
     cluster::{Container, eventually, exec},
     node::{address_of, restricted_container, restricted_pod},
-    report::Scenario,
     scenarios::manifests::{self, commits},
 };
 
+/// What a scenario panicked with.
+type Why = Box<dyn std::any::Any + Send>;
+
 /// Installs ostler, does that, and takes everything away again, whatever happened.
 pub(crate) async fn on_ostler(ground: Ground, scenario: impl AsyncFnOnce(&Site)) {
-    let version = ground.client().await.apiserver_version().await.unwrap().git_version;
-    let reported = Scenario::begin(ground.engine, version);
+    let _reported = ground.reported().await;
+    if let Err(why) = ended_on_ostler(ground, scenario).await {
+        resume_unwind(why);
+    }
+}
+
+/// The same; gives what the scenario panicked with.
+pub(crate) async fn ended_on_ostler(ground: Ground, scenario: impl AsyncFnOnce(&Site)) -> Result<(), Why> {
     let mut site = Site::new(ground).await;
     let all = async {
         site.install().await;
@@ -35,10 +43,7 @@ pub(crate) async fn on_ostler(ground: Ground, scenario: impl AsyncFnOnce(&Site))
     }
     site.uninstall().await;
     site.remove_namespaces().await;
-    if let Err(why) = ended {
-        resume_unwind(why);
-    }
-    drop(reported);
+    ended
 }
 
 /// A run has ended well, its way out closed and proven.

@@ -14,7 +14,6 @@ use super::{Ground, site::Site};
 use crate::{
     cluster::eventually,
     node::{PORTS, TABLE, address_of, policies},
-    report::Scenario,
 };
 
 /// The pods of the table, and whether each is in the other namespace.
@@ -41,8 +40,7 @@ struct Field<'a> {
 /// The rows of the table between pods, and to the API server, hold once there are policies; before and after them,
 /// everything passes.
 pub(crate) async fn policies_hold(ground: Ground) {
-    let version = ground.client().await.apiserver_version().await.unwrap().git_version;
-    let reported = Scenario::begin(ground.engine, version);
+    let _reported = ground.reported().await;
     let site = Site::new(ground).await;
     let all = async {
         site.make_namespaces().await;
@@ -62,7 +60,6 @@ pub(crate) async fn policies_hold(ground: Ground) {
     if let Err(why) = ended {
         resume_unwind(why);
     }
-    drop(reported);
 }
 
 fn whole(policy: Value) -> Value {

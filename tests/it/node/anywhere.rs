@@ -1,11 +1,9 @@
 //! The suite for any cluster, on the node: its roles run in pods, with the rights of the chart.
 
-use futures::FutureExt;
-
 use super::{Enforcer, shared};
 use crate::anywhere::{
     Ground, a_run_outlives_its_controller_and_recorder, a_run_reaches_what_it_may, a_stop_is_a_commit,
-    everything_is_in_pods, on_ostler, policies_hold,
+    ended_on_ostler, everything_is_in_pods, on_ostler, policies_hold,
 };
 
 /// The node's images, with that enforcer.
@@ -50,4 +48,15 @@ async fn a_run_runs_once_though_its_controller_and_recorder_go() {
 #[ignore = "needs root and a node: make test-node"]
 async fn the_enforcer_holds_the_truth_table_between_pods() {
     policies_hold(ground(Enforcer::Correct).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and a node: make test-node"]
+async fn where_nobody_enforces_policies_the_suite_says_so() {
+    let ground = ground(Enforcer::Off).await;
+    let _reported = ground.reported().await;
+    let why = ended_on_ostler(ground, a_run_reaches_what_it_may).await.unwrap_err();
+    let why = why.downcast_ref::<String>().map_or("", String::as_str);
+    assert!(why.starts_with("the network plugin of this cluster does not enforce NetworkPolicies"), "{why}");
+    shared().await.enforcer(Enforcer::Correct).await;
 }
