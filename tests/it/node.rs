@@ -180,7 +180,7 @@ impl Node {
         input: &[u8],
     ) -> Output {
         let client = self.cluster.client().await;
-        let whose = Container { namespace, pod, container };
+        let whose = Container { namespace, pod, name: container };
         crate::cluster::exec(client, whose, command, input).await
     }
 }

@@ -253,7 +253,7 @@ pub(crate) async fn a_run_outlives_its_controller_and_recorder(site: &Site) {
         .await;
     }
     let name = pod.name_any();
-    let agent = Container { namespace: &site.runs, pod: &name, container: "agent" };
+    let agent = Container { namespace: &site.runs, pod: &name, name: "agent" };
     let open = "until [ -p /tmp/gate ]; do sleep 1; done; echo go >/tmp/gate";
     let opened = exec(site.client.clone(), agent, &["sh", "-c", open], b"").await;
     assert_eq!(opened.code, 0, "{opened:?}");

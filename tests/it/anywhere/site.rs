@@ -8,10 +8,10 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, LogParams, PostParams},
 };
 use ostler::kinds::{HarnessRun, Phase, harness_run::HarnessRunStatus};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Ground,
@@ -217,11 +217,10 @@ impl Site {
 
     /// Takes ostler away, but for the CRDs, which Helm keeps. It goes on where something is not there.
     pub(super) async fn uninstall(&self) {
-        // While there is a controller, it lets go of its runs' pods.
-        let ours = ["delete", "configrepositories,sessions,harnessruns", "--all", "--ignore-not-found"];
-        let objects = [&ours[..], &["--namespace", &self.runs, "--timeout", "60s"]].concat();
-        self.complain(self.ground.kubectl(&objects, ""));
-        self.release_pods().await;
+        // While there are controllers, they let go of what is theirs; without the repository, nothing comes back.
+        for kinds in ["configrepositories", "harnessruns,sessions,pods"] {
+            self.delete_all(kinds);
+        }
         for release in ["ostler", "ostler-crds"] {
             let uninstall =
                 ["uninstall", release, "--namespace", &self.system, "--ignore-not-found", "--wait"];
@@ -243,24 +242,17 @@ impl Site {
         }
     }
 
-    /// A pod whose controller is gone would keep its namespace for good.
-    async fn release_pods(&self) {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.runs);
-        let begun = Instant::now();
-        loop {
-            let left = pods.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-            if left.is_empty() {
-                return;
-            }
-            if begun.elapsed() > PATIENCE / 2 {
-                for pod in left {
-                    eprintln!("pod {} is not let go; its finalizers are taken away", pod.name_any());
-                    let patch = Patch::Merge(json!({"metadata": {"finalizers": Value::Null}}));
-                    self.complain(pods.patch(&pod.name_any(), &PatchParams::default(), &patch).await);
-                }
-                return;
-            }
-            tokio::time::sleep(PAUSE).await;
+    /// Deletes all objects of these kinds where runs are. What nobody lets go of in a minute, because its controller is
+    /// gone, would keep its namespace for good: its finalizers are taken away.
+    fn delete_all(&self, kinds: &str) {
+        let there = ["--namespace", &self.runs];
+        let delete = [&["delete", kinds, "--all", "--timeout", "60s"], &there[..]].concat();
+        let Err(why) = self.ground.kubectl(&delete, "") else { return };
+        eprintln!("{}: {why}", self.runs);
+        let left = self.ground.kubectl(&[&["get", kinds, "--output", "name"], &there[..]].concat(), "");
+        for name in left.unwrap_or_default().lines() {
+            let patch = ["patch", name, "--type", "merge", "--patch", r#"{"metadata":{"finalizers":null}}"#];
+            self.complain(self.ground.kubectl(&[&patch, &there[..]].concat(), ""));
         }
     }
 

@@ -98,7 +98,7 @@ impl Ground {
 
     /// Runs a command in such a pod.
     pub(super) async fn exec(&self, namespace: &str, pod: &str, command: &[&str], input: &[u8]) -> Output {
-        exec(self.client().await, Container { namespace, pod, container: MAIN }, command, input).await
+        exec(self.client().await, Container { namespace, pod, name: MAIN }, command, input).await
     }
 
     /// Waits until a pod is as told.

@@ -19,12 +19,12 @@ pub(crate) struct Output {
 pub(crate) struct Container<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) pod: &'a str,
-    pub(crate) container: &'a str,
+    pub(crate) name: &'a str,
 }
 
 /// Runs a command in a container, gives it this input and waits for its end.
 pub(crate) async fn exec(client: Client, whose: Container<'_>, command: &[&str], input: &[u8]) -> Output {
-    let parameters = AttachParams::default().container(whose.container).stdin(true).stdout(true).stderr(true);
+    let parameters = AttachParams::default().container(whose.name).stdin(true).stdout(true).stderr(true);
     let pods: Api<Pod> = Api::namespaced(client, whose.namespace);
     let mut process = pods.exec(whose.pod, command.iter().copied(), &parameters).await.unwrap();
     let (mut stdin, mut out, mut err) =
