@@ -8,6 +8,8 @@
 mod audit;
 #[path = "cluster/authority.rs"]
 mod authority;
+#[path = "cluster/exec.rs"]
+mod exec;
 #[cfg(test)]
 #[allow(unused_imports, reason = "in a bench its tests are left out")]
 #[path = "cluster/fixture.rs"]
@@ -41,6 +43,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 pub(crate) use self::{
     audit::{AuditLine, object_writes},
     authority::Authority,
+    exec::{Container, Output, exec},
     keeper::Keeper,
     server::{PATIENCE, PAUSE, Server, eventually, path_printed_by},
 };

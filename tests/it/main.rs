@@ -6,6 +6,7 @@
 )]
 
 mod alongside;
+mod anywhere;
 mod api;
 mod architecture;
 mod cache;
