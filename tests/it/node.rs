@@ -23,6 +23,7 @@ mod images;
 mod runs;
 mod smoke;
 mod stage;
+mod start;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
