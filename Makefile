@@ -45,7 +45,7 @@ bench: deps ## Measure against git and bwrap by hand; write target/bench.json an
 	cargo bench --locked --bench ostler
 
 bench-cluster: cluster ## Measure in a cluster of its own (as root on a node, too); write target/bench-cluster.json and docs/benchmarks.md
-	@tests/cluster/build.sh --kwok >/dev/null
+	@tests/cluster/kwok/build.sh >/dev/null
 	@# what is measured on a node is a test; without root the bench says that this is left out
 	@if [[ $$(id -u) -eq 0 ]]; then $(MAKE) --no-print-directory cluster-node; scripts/static.sh --bench >/dev/null; \
 	  cargo test --locked --profile bench --test it --no-run; fi

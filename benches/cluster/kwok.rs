@@ -32,12 +32,12 @@ use crate::{
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_mins(8);
 /// Objects in the store once all runs are pushed: an agent, sessions, finished runs and new ones.
-const OBJECTS: usize = 10_000;
+const OBJECTS: usize = 300;
 /// New runs, all in one commit.
-const RUNS: usize = 1_000;
+const RUNS: usize = 40;
 const SESSIONS: usize = 20;
 /// Runs that come one by one.
-const PACED: usize = 200;
+const PACED: usize = 20;
 /// Between two of them.
 const PACE: Duration = Duration::from_millis(100);
 /// Requests of the bench at once while it stores what is there before.

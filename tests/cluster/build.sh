@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Prints the folder with the programs of the test API server, of the test node, or of nodes that are only played; builds
-# them into the user's cache first, if need be.
+# Prints the folder with the programs of the test API server, or of the test node; builds them into the user's cache
+# first, if need be.
 #
-# usage: tests/cluster/build.sh [--node | --kwok]
+# usage: tests/cluster/build.sh [--node]
 #
 # With KUBEBUILDER_ASSETS, the API server's are in that folder. Else what is here is built, once for each state of these
 # files: minutes the first time, nothing later. Several callers at once wait for the one that builds.
@@ -22,11 +22,7 @@ case ${1:-} in
     # Programs of others; cni.go pins them.
     plugins=(ipam/host-local main/loopback main/ptp)
     ;;
-  --kwok)
-    kind=kwok
-    programs=(streams)
-    ;;
-  *) fail "usage: tests/cluster/build.sh [--node | --kwok]" ;;
+  *) fail "usage: tests/cluster/build.sh [--node]" ;;
 esac
 
 if [[ $kind == api && -n ${KUBEBUILDER_ASSETS:-} ]]; then
@@ -37,15 +33,10 @@ if [[ $kind == api && -n ${KUBEBUILDER_ASSETS:-} ]]; then
   exit 0
 fi
 
-# kwok's libraries are of a newer Kubernetes, so it has a module of its own.
-module=. of=k8s.io/kubernetes
-if [[ $kind == kwok ]]; then
-  module=kwok of=sigs.k8s.io/kwok
-fi
-version=$(awk -v of="$of" '{ sub(/^require /, "") } $1 == of && $2 ~ /^v/ { print $2; exit }' "$module/go.mod")
-sources=(build.sh "$module"/go.{mod,sum})
+version=$(awk '$1 == "k8s.io/kubernetes" { print $2; exit }' go.mod)
+sources=(build.sh go.mod go.sum)
 for program in "${programs[@]}"; do
-  sources+=("$module/cmd/$program"/*.go)
+  sources+=("cmd/$program"/*.go)
 done
 state=$(cat "${sources[@]}" | sha256sum | cut -c 1-12)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/ostler/cluster
@@ -58,24 +49,12 @@ compile() { # compile FOLDER PACKAGE...
     flags+=" -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
   done
   mkdir -p "$folder"
-  CGO_ENABLED=0 go -C "$module" build -mod=readonly -buildvcs=false -trimpath -ldflags "$flags" -o "$folder/" "${@:2}" >&2
-}
-
-# What kwok lets nodes and pods go through, as its authors wrote it: a node is ready and a pod runs at once, and a deleted
-# pod is gone.
-stages() { # stages FILE
-  local folder stage
-  folder=$(go -C kwok list -mod=readonly -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage
-  for stage in "$folder"/node/{fast/node-initialize,heartbeat-with-lease/node-heartbeat-with-lease}.yaml \
-    "$folder"/pod/fast/pod-{ready,delete}.yaml; do
-    echo ---
-    cat "$stage"
-  done >"$1"
+  CGO_ENABLED=0 go build -mod=readonly -buildvcs=false -trimpath -ldflags "$flags" -o "$folder/" "${@:2}" >&2
 }
 
 if [[ ! -d $assets ]]; then
   command -v go >/dev/null 2>&1 || fail "the tests need a Kubernetes $kind, and there is no Go to build it with:" \
-    "install Go $(awk '$1 == "go" { print $2; exit }' "$module/go.mod") or later (https://go.dev/dl)" \
+    "install Go $(awk '$1 == "go" { print $2; exit }' go.mod) or later (https://go.dev/dl)" \
     "$([[ $kind == node ]] || echo "or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl")"
   mkdir -p "$cache"
   exec {lock}>"$cache/.lock"
@@ -84,16 +63,12 @@ fi
 
 # Looked at again, as another caller may have built it while this one waited.
 if [[ ! -d $assets ]]; then
-  printf 'test cluster: building %s %s into %s; this takes minutes, once\n' "${of##*/}" "$version" "$assets" >&2
+  printf 'test cluster: building Kubernetes %s into %s; this takes minutes, once\n' "$version" "$assets" >&2
   # What an interrupted build left; nobody else is building, as the lock is ours.
   rm -rf -- "$cache"/new.*
   new=$(mktemp -d "$cache/new.XXXXXX")
   trap 'rm -rf -- "$new"' EXIT
   compile "$new" "${programs[@]/#/./cmd/}"
-  if [[ $kind == kwok ]]; then
-    compile "$new" sigs.k8s.io/kwok/cmd/kwok
-    stages "$new/stages.yaml"
-  fi
   if [[ $kind == node ]]; then
     compile "$new/cni" "${plugins[@]/#/github.com/containernetworking/plugins/plugins/}"
   fi

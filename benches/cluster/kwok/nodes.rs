@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
+    api::PostParams,
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
@@ -25,7 +25,7 @@ fn node(number: usize) -> String {
 
 /// Starts kwok and the program of streams, whose answers come from this socket; the nodes are ready when this returns.
 pub(super) async fn start(cluster: &Cluster, socket: &Path) -> Result<()> {
-    let programs = path_printed_by("tests/cluster/build.sh", &["--kwok"]);
+    let programs = path_printed_by("tests/cluster/kwok/build.sh", &[]);
     let kubeconfig = cluster.kubeconfig_for("kwok", &[MASTERS]);
     let identity = cluster.authority().server("kubelet", &["127.0.0.1"]);
     let file = |name: &str| cluster.folder().join(name);
@@ -54,19 +54,17 @@ pub(super) async fn start(cluster: &Cluster, socket: &Path) -> Result<()> {
             "--manage-all-nodes=true".to_owned(),
             "--node-lease-duration-seconds=40".to_owned(),
             "--cidr=10.128.0.0/14".to_owned(),
+            // Whoever wants to reach a node finds the program of streams there; what kwok itself serves nobody asks for.
+            "--node-ip=127.0.0.1".to_owned(),
+            format!("--node-port={port}"),
+            "--server-address=127.0.0.1:0".to_owned(),
         ],
     );
     drop(server);
     let nodes: Api<Node> = Api::all(cluster.client().await);
     for number in 0..NODES {
-        let name = node(number);
-        let object = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        let object = serde_json::from_value(json!({"metadata": {"name": node(number)}}))?;
         nodes.create(&PostParams::default(), &object).await?;
-        let status = json!({"status": {
-            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
-        }});
-        nodes.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
     }
     for number in 0..NODES {
         eventually("the played nodes are ready", async || {
