@@ -1,6 +1,9 @@
 //! What the controllers share, and how they fail.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use kube::runtime::controller::Action;
 
@@ -10,7 +13,7 @@ use crate::{
     clock::Clock,
     kinds::{ObjectId, meta},
     ports::{Secrets, objects, workloads},
-    telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who},
+    telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who, metrics::Reconciler},
 };
 
 /// What the controllers share.
@@ -49,6 +52,17 @@ impl Context {
         if let Err(error) = self.audit.record(&line) {
             tracing::error!(error = &error as &dyn std::error::Error, "a line of the audit trail is lost");
         }
+    }
+
+    /// Counts the time until the guard is dropped as that of a reconciliation, however it ends.
+    pub(super) fn timed(&self, by: Reconciler) -> impl Drop + use<> {
+        struct Timed(Arc<Metrics>, Reconciler, Instant);
+        impl Drop for Timed {
+            fn drop(&mut self) {
+                self.0.reconciled(self.1, self.2.elapsed());
+            }
+        }
+        Timed(Arc::clone(&self.metrics), by, Instant::now())
     }
 
     /// Puts the parts together.

@@ -25,7 +25,7 @@ use super::{Context, Error, context::retry};
 use crate::{
     kinds::{HarnessRun, Reason},
     ports::objects::id_of,
-    telemetry::Chain,
+    telemetry::{Chain, metrics::Reconciler},
 };
 
 /// How soon to ask again for a place that a quota has no room for.
@@ -112,6 +112,7 @@ pub async fn is_at_rest(run: &HarnessRun, context: &Context) -> Result<bool, Err
 }
 
 async fn reconcile(run: Arc<HarnessRun>, context: Arc<Context>) -> Result<Action, Error> {
+    let _timed = context.timed(Reconciler::Run);
     let Some(id) = id_of(<HarnessRun as crate::kinds::Typed>::KIND, run.as_ref()) else {
         return Err(Error::NotStored(run.name_any()));
     };

@@ -40,6 +40,11 @@ mod smoke;
 #[cfg(test)]
 #[path = "node/stage.rs"]
 mod stage;
+#[cfg(test)]
+#[path = "node/start.rs"]
+mod start;
+#[cfg(test)]
+#[path = "node/writes.rs"]
 mod writes;
 
 use std::{
