@@ -15,11 +15,13 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
+mod agents;
 mod endings;
 mod enforcer;
 mod enforcer_table;
 mod fixture;
 mod images;
+mod names;
 mod runs;
 mod smoke;
 mod stage;
