@@ -16,9 +16,11 @@
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
 mod agents;
+mod breakouts;
 mod endings;
 mod enforcer;
 mod enforcer_table;
+mod features;
 mod fixture;
 mod images;
 mod names;

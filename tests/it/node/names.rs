@@ -95,12 +95,12 @@ async fn an_agent_reaches_by_name_what_its_policy_allows() {
 }
 
 /// A server of names (RFC 1035) that knows one; all others do not exist.
-struct Names {
+pub(super) struct Names {
     serving: tokio::task::JoinHandle<()>,
 }
 
 impl Names {
-    async fn serve(at: IpAddr, address: Ipv4Addr) -> Self {
+    pub(super) async fn serve(at: IpAddr, address: Ipv4Addr) -> Self {
         let socket = UdpSocket::bind(SocketAddr::new(at, 53)).await.unwrap();
         let serving = tokio::spawn(async move {
             let mut query = [0; 512];
