@@ -17,8 +17,14 @@
 
 // with their paths, because tests/cluster/with-node.rs includes this file, too, and leaves the tests out
 #[cfg(test)]
+#[path = "node/agents.rs"]
+mod agents;
+#[cfg(test)]
 #[path = "node/anywhere.rs"]
 mod anywhere;
+#[cfg(test)]
+#[path = "node/breakouts.rs"]
+mod breakouts;
 #[cfg(test)]
 #[path = "node/endings.rs"]
 mod endings;
@@ -27,10 +33,16 @@ mod enforcer;
 #[cfg(test)]
 #[path = "node/enforcer_table.rs"]
 mod enforcer_table;
+#[cfg(test)]
+#[path = "node/features.rs"]
+mod features;
 #[path = "node/fixture.rs"]
 mod fixture;
 #[path = "node/images.rs"]
 mod images;
+#[cfg(test)]
+#[path = "node/names.rs"]
+mod names;
 #[cfg(test)]
 #[path = "node/runs.rs"]
 mod runs;
