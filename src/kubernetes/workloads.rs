@@ -95,6 +95,8 @@ pub struct PodSettings {
     pub allow_unenforced: bool,
     /// True: a node that can be reached in spite of the policy does not fail the run.
     pub allow_node_reach: bool,
+    /// How long the proof of egress may take, in seconds; then the run ends.
+    pub proof_seconds: u64,
     /// The only namespace that is looked at; `None`: all.
     pub scope: Option<Namespace>,
     /// The proxy's pods, which the network policy of each namespace lets through; `None`: somebody else writes the

@@ -330,6 +330,7 @@ impl Attempt<'_> {
             api_server: None,
             allow_unenforced: false,
             allow_node_reach: false,
+            proof_seconds: 60,
             scope: Some(self.namespace()),
             network: None,
         };

@@ -55,6 +55,7 @@ fn settings(scope: &Namespace) -> PodSettings {
         api_server: None,
         allow_unenforced: false,
         allow_node_reach: false,
+        proof_seconds: 60,
         scope: Some(scope.clone()),
         network: None,
     }

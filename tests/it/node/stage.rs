@@ -36,6 +36,8 @@ use crate::{
 const PASSWORD: &str = "Canary7KxCode";
 /// The proxy's ports: tunnels, canary, health.
 const PORTS: [u16; 3] = [8443, 8444, 8081];
+/// How long a policy may take to be in force: longer than that of an enforcer that is late.
+const PROOF_SECONDS: u64 = 25;
 
 /// Phase, reason and exit code.
 pub(super) type End<'a> = (&'a str, &'a str, Option<i64>);
@@ -223,6 +225,7 @@ impl Stage {
             .arg(authority)
             .args(["--proxy-namespace", &self.system, "--proxy-label", "role=proxy"])
             .args(["--proxy-port", &PORTS[0].to_string()])
+            .args(["--proof-seconds", &PROOF_SECONDS.to_string()])
             .arg("--ledger-signers")
             .arg(self.signers());
         self.controller = Some(Up::start(command));

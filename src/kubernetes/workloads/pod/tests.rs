@@ -24,6 +24,7 @@ fn settings() -> PodSettings {
         api_server: None,
         allow_unenforced: false,
         allow_node_reach: false,
+        proof_seconds: 60,
         scope: None,
         network: None,
     }
