@@ -4,7 +4,9 @@
 //! to its sidecar, over a stream that the kubelet opens in the sidecar's container.
 
 mod answer;
+mod events;
 mod keeper;
+mod output;
 mod pod;
 mod pods;
 mod seen;
@@ -26,6 +28,10 @@ use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::{
+    events::STALL,
+    output::{OutputError, SidecarError, copy_output},
+};
 use self::{
     answer::{refusal, unavailable},
     keeper::Attending,
@@ -97,6 +103,8 @@ pub struct PodSettings {
     pub allow_node_reach: bool,
     /// How long the proof of egress may take, in seconds; then the run ends.
     pub proof_seconds: u64,
+    /// How long a pod may get no further on its node before the events about it are read; [`STALL`] but in tests.
+    pub stall: Duration,
     /// The only namespace that is looked at; `None`: all.
     pub scope: Option<Namespace>,
     /// The proxy's pods, which the network policy of each namespace lets through; `None`: somebody else writes the
@@ -120,8 +128,8 @@ pub enum StartError {
 /// A place is written at most four times: its pod is created, our finalizer is taken off when its UID is in the run's
 /// status, the pod is deleted; and before a session's first run, the claim of its workspace is created. Once more for each
 /// change of its policies. Needs `create`,
-/// `get`, `list`, `watch`, `patch` and `delete` on pods, `create` on `pods/exec`, and `create`, `get`, `list` and
-/// `delete` on persistentvolumeclaims.
+/// `get`, `list`, `watch`, `patch` and `delete` on pods, `create` on `pods/exec`, `list` on events, and `create`, `get`,
+/// `list` and `delete` on persistentvolumeclaims.
 pub struct KubeWorkloads {
     client: Client,
     settings: PodSettings,
@@ -142,7 +150,11 @@ impl KubeWorkloads {
         settings: PodSettings,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Arc<Self>, StartError> {
-        let pods = Pods::new(Attending { client: client.clone(), secrets: Arc::clone(&secrets) });
+        let pods = Pods::new(Attending {
+            client: client.clone(),
+            secrets: Arc::clone(&secrets),
+            stall: settings.stall,
+        });
         let api = match &settings.scope {
             Some(namespace) => Api::namespaced(client.clone(), namespace.as_str()),
             None => Api::all(client.clone()),
@@ -310,7 +322,7 @@ impl Workloads for KubeWorkloads {
             self.claim(spec, session).await?;
         }
         let seen = self.create(&pod, &spec.run).await?;
-        let place = seen.place(None, Timestamp::now());
+        let place = seen.place(None, None, Timestamp::now());
         self.pods.made(seen);
         Ok(place)
     }
@@ -324,7 +336,7 @@ impl Workloads for KubeWorkloads {
         let found = answered(run, "reading its pod", api.get_opt(&pod::name(run))).await?;
         let found = found.map_err(|error| unavailable(run, "reading its pod", error))?;
         let Some(seen) = found.and_then(Seen::of).filter(|seen| seen.run() == run) else { return Ok(None) };
-        let place = seen.place(self.pods.said(&seen).as_ref(), Timestamp::now());
+        let place = seen.place(self.pods.said(&seen).as_ref(), None, Timestamp::now());
         self.pods.made(seen);
         Ok(Some(place))
     }

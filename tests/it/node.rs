@@ -20,9 +20,12 @@ mod enforcer;
 mod enforcer_table;
 mod fixture;
 mod images;
+mod logs;
+mod lost;
 mod runs;
 mod smoke;
 mod stage;
+mod stuck;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

@@ -9,7 +9,7 @@ use crate::{
     harness::pod::PROOF_SECONDS,
     kubernetes::{
         network::ProxySelector,
-        workloads::{PodSettings, PullPolicy},
+        workloads::{PodSettings, PullPolicy, STALL},
     },
     names::{Namespace, ObjectName},
     proxy::tunnel::Endpoint,
@@ -115,6 +115,7 @@ impl PodArgs {
             allow_unenforced: self.allow_unenforced_limits,
             allow_node_reach: self.allow_node_reach,
             proof_seconds: self.proof_seconds,
+            stall: STALL,
             scope,
         })
     }

@@ -25,6 +25,7 @@ fn settings() -> PodSettings {
         allow_unenforced: false,
         allow_node_reach: false,
         proof_seconds: 60,
+        stall: crate::kubernetes::workloads::STALL,
         scope: None,
         network: None,
     }
