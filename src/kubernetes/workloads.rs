@@ -10,11 +10,12 @@ mod output;
 mod pod;
 mod pods;
 mod seen;
+mod settings;
 mod sidecar;
 mod trouble;
 mod watch;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -28,10 +29,6 @@ use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::{
-    events::STALL,
-    output::{OutputError, SidecarError, copy_output},
-};
 use self::{
     answer::{refusal, unavailable},
     keeper::Attending,
@@ -40,77 +37,27 @@ use self::{
     seen::Seen,
     watch::First,
 };
+pub use self::{
+    events::STALL,
+    output::{OutputError, SidecarError, copy_output},
+    settings::{PodSettings, PullPolicy},
+};
 use crate::{
     class::Class,
     harness::{control::Request, secrets},
     kinds::{Reason, meta},
-    kubernetes::{
-        callers::EGRESS,
-        network::{NetworkPolicies, ProxySelector},
-    },
-    names::{Namespace, ObjectName, Uid},
+    kubernetes::{callers::EGRESS, network::NetworkPolicies},
+    names::{Namespace, Uid},
     ports::{
         Secrets, Workloads,
         workloads::{Error, NamedPolicy, Place, PlaceSpec, RunKey, SidecarStream, Stage, StopReason},
     },
-    proxy::tunnel::Endpoint,
 };
 
 /// The longest that one request may take, with the client's own repeats after 429 and 503.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a pod that is removed gets besides the run's own grace.
 const REMOVAL_SECONDS: u64 = 30;
-
-/// When the kubelet pulls an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// Before each start.
-    Always,
-    /// When the node does not have it.
-    IfNotPresent,
-    /// Never: the node has it, or the pod does not start.
-    Never,
-}
-
-impl PullPolicy {
-    /// The word on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "Always",
-            Self::IfNotPresent => "IfNotPresent",
-            Self::Never => "Never",
-        }
-    }
-}
-
-/// What all pods have in common.
-#[derive(Debug, Clone)]
-pub struct PodSettings {
-    /// Our own image, with the program at [`crate::harness::pod::PROGRAM`].
-    pub image: String,
-    /// When it is pulled; `None`: as the cluster does by default.
-    pub pull_policy: Option<PullPolicy>,
-    /// Secrets of the run's namespace with which images are pulled.
-    pub pull_secrets: Vec<ObjectName>,
-    /// The only way out.
-    pub proxy: Endpoint,
-    /// The API server's address, which no pod may reach; `None`: it is not tried.
-    pub api_server: Option<SocketAddr>,
-    /// True: limits that an author wrote need not be enforced.
-    pub allow_unenforced: bool,
-    /// True: a node that can be reached in spite of the policy does not fail the run.
-    pub allow_node_reach: bool,
-    /// How long the proof of egress may take, in seconds; then the run ends.
-    pub proof_seconds: u64,
-    /// How long a pod may get no further on its node before the events about it are read; [`STALL`] but in tests.
-    pub stall: Duration,
-    /// The only namespace that is looked at; `None`: all.
-    pub scope: Option<Namespace>,
-    /// The proxy's pods, which the network policy of each namespace lets through; `None`: somebody else writes the
-    /// policies. Either way the agent starts only once its way out is proven closed.
-    pub network: Option<ProxySelector>,
-}
 
 /// The pods cannot be watched.
 #[derive(Debug, thiserror::Error)]

@@ -39,7 +39,7 @@ use crate::{
   ostler logs fix-login
   ostler logs fix-login -f      from the beginning until the agent ends; waits for its start
 The output of a run that has ended is read from the ledger's refs/ostler/runs/NAMESPACE/NAME.
-That of a run in a pod is read from there while it runs: it takes the right to create pods/exec.")]
+That of a run in a pod is read from there while it runs: it takes the rights to get and create pods/exec.")]
 pub struct LogsArgs {
     /// The run
     #[arg(value_parser = run_name)]

@@ -2,8 +2,7 @@
 
 use std::io;
 
-use http::StatusCode;
-use kube::{Client, client::UpgradeConnectionError};
+use kube::Client;
 use tokio::io::AsyncReadExt;
 
 use super::sidecar;
@@ -17,7 +16,7 @@ const PIECE_BYTES: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// Whoever asks may not execute commands there.
-    #[error("not allowed: that takes the right to create pods/exec in namespace {0}")]
+    #[error("not allowed: that takes the rights to get and create pods/exec in namespace {0}")]
     Forbidden(Namespace),
     /// The sidecar cannot be asked: not yet, not any more, or not now.
     #[error("the pod's sidecar cannot be asked")]
@@ -60,11 +59,10 @@ pub async fn copy_output(
 }
 
 fn refused(error: SidecarError, namespace: &Namespace) -> OutputError {
-    if let SidecarError::Exec(source) = &error
-        && let kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(StatusCode::FORBIDDEN)) =
-            source.as_ref()
-    {
-        return OutputError::Forbidden(namespace.clone());
+    match error {
+        SidecarError::Exec(source) if matches!(&*source, kube::Error::Api(status) if status.code == 403) => {
+            OutputError::Forbidden(namespace.clone())
+        }
+        error => OutputError::Sidecar(error),
     }
-    OutputError::Sidecar(error)
 }

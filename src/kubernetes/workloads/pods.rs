@@ -171,7 +171,8 @@ impl Pods {
     /// This is what the cluster says about a pod that gets no further.
     pub(super) fn complain(&self, about: &Seen, complaint: Option<Complaint>) {
         let mut held = self.lock();
-        let Some(held_now) = held.get_mut(&about.run().uid).filter(|held| held.seen.borrow().uid == about.uid)
+        let Some(held_now) =
+            held.get_mut(&about.run().uid).filter(|held| held.seen.borrow().uid == about.uid)
         else {
             return;
         };

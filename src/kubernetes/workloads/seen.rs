@@ -69,12 +69,7 @@ impl Seen {
     }
 
     /// The place, with the last that its sidecar said, and what the cluster says about it.
-    pub(super) fn place(
-        &self,
-        said: Option<&State>,
-        complaint: Option<&Complaint>,
-        now: Timestamp,
-    ) -> Place {
+    pub(super) fn place(&self, said: Option<&State>, complaint: Option<&Complaint>, now: Timestamp) -> Place {
         let look = self.look(now);
         let stage = stage(&look, said);
         let trouble = look.trouble().or_else(|| complaint.and_then(|complaint| look.stalled(complaint)));

@@ -16,6 +16,22 @@ use crate::{
     scenarios::manifests::GATE,
 };
 
+impl Stage<'_> {
+    /// `ostler logs` of a run, by somebody.
+    fn logs(&self, run: &str, kubeconfig: &Path) -> std::process::Command {
+        let mut command = self.ostler();
+        command.args(["logs", run, "--namespace", &self.namespace, "--kubeconfig"]).arg(kubeconfig);
+        command
+    }
+
+    /// What the agent of a recorded run wrote, by `ostler logs`.
+    pub(super) fn output(&self, run: &str) -> String {
+        let said = self.logs(run, self.node.cluster().kubeconfig()).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stdout).unwrap()
+    }
+}
+
 /// `ostler logs -f`, ended when it is dropped.
 struct Following {
     child: Child,
@@ -68,7 +84,7 @@ async fn what_an_agent_writes_is_read_while_it_runs_and_nobody_else_reads_it() {
     let said = stage.logs("talks", &viewer).output().unwrap();
     assert_eq!(said.status.code(), Some(2), "{said:?}");
     let complaint = String::from_utf8(said.stderr).unwrap();
-    assert!(complaint.contains("the right to create pods/exec in namespace"), "{complaint}");
+    assert!(complaint.contains("the rights to get and create pods/exec in namespace"), "{complaint}");
     // Nothing that an agent writes gets into the logs of the cluster, where other people read.
     let log = LogParams { container: Some("agent".to_owned()), ..LogParams::default() };
     let log = node.pods_of(&stage.namespace).await.logs(&pod, &log).await.unwrap();
@@ -88,12 +104,15 @@ async fn what_an_agent_writes_is_read_while_it_runs_and_nobody_else_reads_it() {
     // ostler itself executed one command only, in one container only.
     let user = format!("controller-of-{}", stage.namespace);
     let lines = cluster
-        .audit_until(|lines| lines.iter().any(|line| line.is_of(&[&user]) && line.object_ref.subresource == "exec"))
+        .audit_until(|lines| {
+            lines.iter().any(|line| line.is_of(&[&user]) && line.object_ref.subresource == "exec")
+        })
         .await;
     for line in lines.iter().filter(|line| line.is_of(&[&user]) && line.object_ref.subresource == "exec") {
         let query = line.request_uri.split_once('?').map_or("", |(_, query)| query);
         let words: Vec<(&str, &str)> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
-        let all = |name| words.iter().filter(|(key, _)| *key == name).map(|(_, value)| *value).collect::<Vec<_>>();
+        let all =
+            |name| words.iter().filter(|(key, _)| *key == name).map(|(_, value)| *value).collect::<Vec<_>>();
         assert_eq!(all("container"), ["sidecar"], "{query}");
         assert_eq!(all("command"), ["%2Fostler", "harness", "attach"], "{query}");
     }

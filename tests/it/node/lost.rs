@@ -70,9 +70,8 @@ async fn a_run_whose_node_goes_is_lost_recorded_once_and_never_started_again() {
     assert_eq!(entries.lines().count(), 1, "{entries}");
     let user = format!("controller-of-{}", stage.namespace);
     let pods_made = |lines: &[AuditLine]| {
-        let made = |line: &&AuditLine| {
-            line.is_of(&[&user]) && line.what() == "create pods" && line.code() == 201
-        };
+        let made =
+            |line: &&AuditLine| line.is_of(&[&user]) && line.what() == "create pods" && line.code() == 201;
         lines.iter().filter(made).count()
     };
     let lines = node.cluster().audit_until(|lines| pods_made(lines) >= 2).await;

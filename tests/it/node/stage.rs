@@ -1,7 +1,7 @@
 //! A whole ostler around the test node: the proxy in a pod, the controller and the recorder as processes of this machine,
 //! repositories, and a namespace for runs under `PodSecurity` *restricted*.
 
-use std::{fmt::Write, net::IpAddr, path::{Path, PathBuf}, process::Command, time::Instant};
+use std::{fmt::Write, net::IpAddr, path::PathBuf, process::Command, time::Instant};
 
 use k8s_openapi::{
     api::{
@@ -362,20 +362,6 @@ impl<'a> Stage<'a> {
             let status = serde_json::to_string_pretty(status).unwrap();
             panic!("{name}: {end:?} in place of {expected:?}: {status}\n{}", self.last_words().await);
         }
-    }
-
-    /// `ostler logs` of a run, by somebody.
-    pub(super) fn logs(&self, run: &str, kubeconfig: &Path) -> Command {
-        let mut command = self.ostler();
-        command.args(["logs", run, "--namespace", &self.namespace, "--kubeconfig"]).arg(kubeconfig);
-        command
-    }
-
-    /// What the agent of a recorded run wrote, by `ostler logs`.
-    pub(super) fn output(&self, run: &str) -> String {
-        let said = self.logs(run, self.node.cluster().kubeconfig()).output().unwrap();
-        assert!(said.status.success(), "{said:?}");
-        String::from_utf8(said.stdout).unwrap()
     }
 
     /// What everybody said, for whoever wonders why a test failed.

@@ -39,21 +39,14 @@ pub(super) async fn print(
             if is_terminal(&run) {
                 break;
             }
-            let why =
-                "it is at work, but in no pod; its output is with the `ostler up` that runs it, until it ends";
+            let why = "it is at work, but in no pod; its output is with the `ostler up` that runs it, until it ends";
             return Err(none(id, why));
         };
-        let copied = copy_output(
-            client,
-            &id.namespace,
-            pod,
-            LogsRequest { since: shown, follow },
-            |piece| {
-                shown += piece.len() as u64;
-                out.write_all(piece)?;
-                out.flush()
-            },
-        );
+        let copied = copy_output(client, &id.namespace, pod, LogsRequest { since: shown, follow }, |piece| {
+            shown += piece.len() as u64;
+            out.write_all(piece)?;
+            out.flush()
+        });
         let copied = tokio::select! {
             copied = copied => copied,
             // a node that is gone may never end a stream
