@@ -104,7 +104,8 @@ fn started(took: Duration, roles: &Roles) -> Result<Figure> {
     let (after, peak) = roles.controller.memory()?;
     let json = json!({"seconds": took.as_secs_f64(), "bytes": after, "peakBytes": peak});
     let text = format!("{} |", show(took.as_secs_f64() * 1000.0));
-    let what = "start of recorder and controller, one after the other, with 9,000 objects stored → both ready";
+    let what =
+        "start of recorder and controller, one after the other, with 9,000 objects stored → both ready";
     Ok(Figure::plain("runsStart", what, text, json))
 }
 

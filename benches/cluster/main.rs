@@ -2,16 +2,13 @@
 //!
 //! Writes `target/bench-cluster.json` and a section of `docs/benchmarks.md`. It judges nothing: the figures are for people.
 
-#[path = "../../tests/it/cluster.rs"]
-#[allow(clippy::panic, reason = "the fixture is that of the tests, and panics when no server comes up")]
-mod cluster;
 #[path = "../ostler/figures.rs"]
 #[allow(dead_code, reason = "shared with the other bench")]
 mod figures;
+mod kwok;
 #[path = "../ostler/manifests.rs"]
 #[allow(dead_code, reason = "shared with the other bench")]
 mod manifests;
-mod kwok;
 mod node;
 mod objects;
 #[path = "../ostler/report.rs"]
@@ -25,10 +22,17 @@ mod stage;
 #[path = "../ostler/up.rs"]
 #[allow(dead_code, reason = "shared with the other bench")]
 mod up;
+#[path = "../../tests/it"]
+#[allow(clippy::panic, reason = "the fixture is that of the tests, and panics when no server comes up")]
+mod it {
+    pub(crate) mod cluster;
+}
 
 use std::{path::Path, time::Instant};
 
 use anyhow::Result;
+
+use self::it::cluster;
 
 fn main() -> Result<()> {
     let machine = report::Machine::look()?;

@@ -15,48 +15,37 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
-// with their paths, because tests/cluster/with-node.rs includes this file, too, and leaves the tests out
+// of these tests/cluster/with-node.rs needs those that are no tests
 #[cfg(test)]
-#[path = "node/agents.rs"]
 mod agents;
 #[cfg(test)]
-#[path = "node/anywhere.rs"]
 mod anywhere;
 #[cfg(test)]
-#[path = "node/breakouts.rs"]
 mod breakouts;
 #[cfg(test)]
-#[path = "node/endings.rs"]
 mod endings;
-#[path = "node/enforcer.rs"]
 mod enforcer;
 #[cfg(test)]
-#[path = "node/enforcer_table.rs"]
 mod enforcer_table;
 #[cfg(test)]
-#[path = "node/features.rs"]
 mod features;
-#[path = "node/fixture.rs"]
 mod fixture;
-#[path = "node/images.rs"]
 mod images;
 #[cfg(test)]
-#[path = "node/names.rs"]
+mod logs;
+#[cfg(test)]
+mod lost;
+#[cfg(test)]
 mod names;
 #[cfg(test)]
-#[path = "node/runs.rs"]
 mod runs;
 #[cfg(test)]
-#[path = "node/smoke.rs"]
 mod smoke;
 #[cfg(test)]
-#[path = "node/stage.rs"]
 mod stage;
 #[cfg(test)]
-#[path = "node/start.rs"]
 mod start;
 #[cfg(test)]
-#[path = "node/writes.rs"]
 mod writes;
 
 use std::{

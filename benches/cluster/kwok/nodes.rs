@@ -82,10 +82,13 @@ pub(super) async fn schedule(client: Client, namespace: &str, sidecars: Arc<Side
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let without = watcher::Config::default().fields("spec.nodeName=");
     let new = watcher(pods, without).default_backoff().applied_objects();
-    let bound = new.enumerate().map(|(number, pod)| Ok((number, pod?))).try_for_each_concurrent(8, |(number, pod)| {
-        let (client, sidecars) = (client.clone(), Arc::clone(&sidecars));
-        async move { bind(&client, pod, number, &sidecars).await }
-    });
+    let bound = new.enumerate().map(|(number, pod)| Ok((number, pod?))).try_for_each_concurrent(
+        8,
+        |(number, pod)| {
+            let (client, sidecars) = (client.clone(), Arc::clone(&sidecars));
+            async move { bind(&client, pod, number, &sidecars).await }
+        },
+    );
     bound.await?;
     bail!("the watch of pods ended")
 }

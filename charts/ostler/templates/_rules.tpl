@@ -51,6 +51,10 @@ What each role may do, and why. A rule without a reason in the line before it fa
 - apiGroups: [""]
   resources: [pods/exec]
   verbs: [get, create]
+# Why a node does not start a pod may be said in an event only: a volume that cannot be mounted.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 # A session's workspace may outlive its runs.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]

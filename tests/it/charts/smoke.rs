@@ -6,12 +6,12 @@ use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 use futures::StreamExt;
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
+    core::v1::{ConfigMap, Event as CoreEvent, Pod, Secret, ServiceAccount},
     events::v1::Event,
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use ostler::{
     kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Kind, ObjectId, Reason, Session},
@@ -415,6 +415,8 @@ impl Attempt<'_> {
             api_server: None,
             allow_unenforced: false,
             allow_node_reach: false,
+            proof_seconds: 60,
+            stall: Duration::from_millis(500),
             scope: Some(self.namespace()),
             network: None,
         };
@@ -435,12 +437,31 @@ impl Attempt<'_> {
         second.run.uid = uuid::Uuid::new_v4().to_string().parse().unwrap();
         places.ensure(&second).await.map_err(|error| text(&error))?;
         places.confirm(&uid).await.map_err(|error| text(&error))?;
+        self.complain(&places, &uid).await;
         // There is no node to open it: what RBAC refuses is in the audit log.
         assert!(places.open(&uid).await.is_err());
         self.lines_are_written().await;
         places.remove(&uid).await.map_err(|error| text(&error))?;
         places.remove(&second.run.uid).await.map_err(|error| text(&error))?;
         places.remove_workspace(&session).await.map_err(|error| text(&error))
+    }
+
+    /// A node takes the pod and cannot start it: the run's place tells what the cluster says about it.
+    async fn complain(&self, places: &KubeWorkloads, run: &ostler::names::Uid) {
+        let place = places.observe(run).await.unwrap().unwrap();
+        let (pods, events) = (self.objects::<Pod>(), self.objects::<CoreEvent>());
+        let scheduled = json!({"type": "PodScheduled", "status": "True"});
+        let status = Patch::Strategic(json!({"status": {"conditions": [scheduled]}}));
+        pods.patch_status(&place.name, &PatchParams::default(), &status).await.unwrap();
+        let event = json!({"metadata": {"name": "complaint"}, "type": "Warning", "reason": "FailedMount",
+            "message": "no such disk", "lastTimestamp": jiff::Timestamp::now(),
+            "involvedObject": {"kind": "Pod", "namespace": self.namespace, "name": place.name, "uid": place.uid}});
+        events.create(&PostParams::default(), &serde_json::from_value(event).unwrap()).await.unwrap();
+        until(async || {
+            let place = places.observe(run).await.unwrap().unwrap();
+            place.trouble.is_some_and(|trouble| trouble.message.contains("(FailedMount): no such disk"))
+        })
+        .await;
     }
 
     /// Returns when the audit log has what was asked before.
