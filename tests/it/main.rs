@@ -35,4 +35,5 @@ mod rerun;
 mod roles;
 mod scenarios;
 mod servers;
+mod sweep;
 mod verbs;
