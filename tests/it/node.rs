@@ -20,6 +20,7 @@ mod enforcer;
 mod enforcer_table;
 mod fixture;
 mod images;
+mod killed;
 mod runs;
 mod smoke;
 mod stage;
