@@ -15,6 +15,8 @@ use std::{ffi::OsString, io::Write, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::telemetry;
+
 /// A Git repository as the control plane for coding agents.
 #[derive(Debug, Parser)]
 #[command(name = "ostler", version, max_term_width = 100)]
@@ -88,8 +90,14 @@ pub fn main() -> anyhow::Result<ExitCode> {
             let code = verify::run(&command, &mut std::io::stdout(), &mut std::io::stderr())?;
             Ok(ExitCode::from(code))
         }
-        Command::Harness(args) => crate::harness::main(args),
-        Command::Shim(args) => crate::shim::main(args),
+        Command::Harness(args) => {
+            let _guard = args.tells().then(logging).transpose()?;
+            crate::harness::main(args)
+        }
+        Command::Shim(args) => {
+            let _guard = args.tells().then(logging).transpose()?;
+            crate::shim::main(args)
+        }
         Command::Docs(docs) => {
             let text = match docs {
                 Docs::Cli => reference::cli(Cli::command()),
@@ -100,6 +108,11 @@ pub fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// What the parts of a place do is told on standard error, for `kubectl logs` or the place's folder.
+fn logging() -> Result<telemetry::Guard, telemetry::init::Error> {
+    telemetry::init::init(telemetry::init::Format::Text, telemetry::init::DEFAULT_FILTER)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -4,5 +4,6 @@ pub mod census;
 mod context;
 pub mod run;
 pub mod session;
+pub mod sweep;
 
 pub use context::{Context, Error};

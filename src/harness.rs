@@ -74,6 +74,19 @@ enum HarnessCommand {
     Collect(collection::CollectArgs),
 }
 
+impl HarnessArgs {
+    /// True: it tells on standard error what it does. False: standard error is somebody else's, or nothing happens worth
+    /// telling.
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        match &self.command {
+            Some(HarnessCommand::Install(_) | HarnessCommand::Pod(_)) => true,
+            Some(HarnessCommand::Attach(_) | HarnessCommand::Collect(_)) => false,
+            None => !self.detach,
+        }
+    }
+}
+
 /// Runs `ostler harness`.
 ///
 /// # Errors

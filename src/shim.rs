@@ -36,6 +36,14 @@ enum Command {
     Exec(launch::ExecArgs),
 }
 
+impl ShimArgs {
+    /// True: it tells on standard error what it does. The other one's is the agent's.
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        matches!(self.command, Command::Supervise(_))
+    }
+}
+
 /// Runs `ostler shim`.
 ///
 /// # Errors

@@ -114,6 +114,7 @@ async fn prepare(sidecar: &Arc<Sidecar>, built: &mut Option<Cage>) -> Result<Run
     });
     let nonce = uuid::Uuid::new_v4().to_string();
     let proxy = start_proxy(sidecar, forwarder, &nonce)?;
+    tracing::info!("the proof of egress begins");
     let proof = match place.pod() {
         None => prove(cage, &nonce).await?,
         Some(surroundings) => pod::prove(cage, surroundings, &client(surroundings)?, &nonce).await?,
@@ -124,12 +125,15 @@ async fn prepare(sidecar: &Arc<Sidecar>, built: &mut Option<Cage>) -> Result<Run
         state.startup.egress_proven_ms = Some(milliseconds(sidecar.began.elapsed()));
     });
     let proven = std::time::Instant::now();
+    tracing::info!(ms = milliseconds(sidecar.began.elapsed()), "the way out is proven closed");
     let base = workspace::write(sidecar, Arc::clone(&given)).await?;
     sidecar.update(|state| {
         state.base = base;
         state.startup.cloned_ms = Some(milliseconds(proven.elapsed()));
     });
+    tracing::info!(ms = milliseconds(proven.elapsed()), "the workspace is written");
     let reading = start(sidecar, cage, &given, walls).await?;
+    tracing::info!("the agent runs");
     let Rooms { workspace, home, tmp, .. } = sidecar.folder.rooms(place);
     let (meter, limits) = (cage.meter(), place.spec.limits);
     Ok(Running { reading, watched: Watched { meter, folders: vec![workspace, home, tmp], limits }, proxy })

@@ -45,6 +45,8 @@ pub(super) async fn gather(
         }),
     };
     notes.extend(found.notes);
+    // What the notes say may be in the agent's words: names of its files.
+    tracing::info!(notes = notes.len(), "the result is collected");
     let nothing =
         ChangesSeen { base: state.base.clone(), head: state.base.clone(), ..ChangesSeen::default() };
     Report {

@@ -114,6 +114,8 @@ pub(super) async fn run(folder: Folder) -> anyhow::Result<()> {
         controllers: watch::Sender::default(),
         output,
     });
+    let (run, place) = (&sidecar.place.spec.run, &sidecar.place.uid);
+    tracing::info!(%run, uid = %run.uid, %place, course = ?course, version = env!("CARGO_PKG_VERSION"), "the sidecar begins");
     let listener = super::bind(&sidecar.folder.control()).context("the control socket")?;
     listener.set_nonblocking(true)?;
     let serving = tokio::spawn(control::serve(UnixListener::from_std(listener)?, Arc::clone(&sidecar)));
@@ -222,16 +224,21 @@ impl Sidecar {
     pub(super) fn carry_out(&self, request: Request) -> Answer {
         match request {
             Request::Provide(given) => {
+                tracing::info!("the run's secrets are there");
                 self.given.send_replace(Some(Arc::new(Ok(*given))));
             }
             Request::Deny(denied) => {
+                tracing::warn!(reason = %denied.reason, "the run's secrets cannot be had");
                 self.given.send_replace(Some(Arc::new(Err(*denied))));
             }
             Request::Stop(reason) => {
-                self.stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason).is_none());
+                if self.stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason).is_none()) {
+                    tracing::info!(reason = %reason.reason(), "the agent is to end");
+                }
             }
             Request::Egress(policies) => match rules(&policies) {
                 Ok(rules) => {
+                    tracing::info!(policies = policies.len(), "other egress policies are in force");
                     self.rules.send_replace(Arc::new(rules));
                     self.update(|state| state.policies = Some(policies));
                 }

@@ -84,19 +84,28 @@ fn under_bubblewrap(socket: &Path) -> io::Result<ExitCode> {
 fn in_pod(shared: &Path) -> io::Result<ExitCode> {
     let terminated = ExitCode::from(TERMINATED);
     let sigterm = Sigterm::heed()?;
+    tracing::info!("the shim waits for its sidecar");
     let Some(link) = sigterm.join(shared)? else { return Ok(terminated) };
+    tracing::info!("the sidecar is there");
     let mut shim = Shim::new(link);
     loop {
         // An error is a connection that broke: the same as one that ended.
         if let Ok(Some(code)) =
             shim.link.send(&FromShim::Hello { nonce: None }, &[]).and_then(|()| shim.obey())
         {
+            tracing::info!("the result is acknowledged; the container ends");
             return Ok(code);
         }
+        tracing::warn!(
+            "the sidecar is gone: the agent is ended, if it runs, and the next sidecar waited for"
+        );
         sigterm.tell(None);
         shim.end_agent()?;
         match sigterm.join(shared)? {
-            Some(link) => shim.link = link,
+            Some(link) => {
+                tracing::info!("the sidecar is back");
+                shim.link = link;
+            }
             None => return Ok(terminated),
         }
     }
@@ -121,6 +130,7 @@ impl Sigterm {
         let heed = this.clone();
         let pass_on = move || {
             while runtime.block_on(terminate.recv()).is_some() {
+                tracing::info!("SIGTERM is passed on to the sidecar");
                 heed.came.store(true, Ordering::SeqCst);
                 let sidecar = heed.sidecar.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // One that breaks now is noticed by whoever reads from it.
@@ -196,8 +206,12 @@ impl Shim {
             return self.link.send(&FromShim::NotStarted("it was started before".to_owned()), &[]);
         }
         match launch::start(start) {
-            Err(error) => self.link.send(&FromShim::NotStarted(error.to_string()), &[]),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the agent cannot be started");
+                self.link.send(&FromShim::NotStarted(error.to_string()), &[])
+            }
             Ok(agent) => {
+                tracing::info!(pid = agent.pid.as_raw_nonzero(), "the agent is started");
                 let ends: Vec<_> = agent.ends.iter().map(AsFd::as_fd).collect();
                 let told = self.link.send(&FromShim::Started, &ends);
                 self.agent = Some(agent.pid);
@@ -222,6 +236,7 @@ impl Shim {
             if let Ok(reaper::Ended { code, left_behind }) = reaped {
                 *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
                 let out_of_memory = memory::killed() > before;
+                tracing::info!(code, left_behind, out_of_memory, "the agent has ended");
                 if link.send(&FromShim::Exited { code, left_behind, out_of_memory }, &[]).is_ok() {
                     return;
                 }

@@ -37,4 +37,5 @@ mod rerun;
 mod roles;
 mod scenarios;
 mod servers;
+mod sweep;
 mod verbs;

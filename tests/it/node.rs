@@ -32,6 +32,8 @@ mod features;
 mod fixture;
 mod images;
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod lost;
@@ -45,6 +47,8 @@ mod smoke;
 mod stage;
 #[cfg(test)]
 mod start;
+#[cfg(test)]
+mod stuck;
 #[cfg(test)]
 mod writes;
 

@@ -129,6 +129,7 @@ pub(in crate::cli) fn control(
     tasks.spawn(controllers::session::control(context.clone(), stop.clone().cancelled_owned()));
     if runs {
         tasks.spawn(controllers::run::control(context.clone(), stop.clone().cancelled_owned()));
+        tasks.spawn(controllers::sweep::control(context.clone(), stop.clone().cancelled_owned()));
     }
 }
 

@@ -23,7 +23,10 @@ pub(in crate::harness) struct InstallArgs {
 pub(in crate::harness) fn install(args: &InstallArgs) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("this program")?;
     copy(&program, &args.folder)
-        .with_context(|| format!("a copy of this program in {}", args.folder.display()))
+        .with_context(|| format!("a copy of this program in {}", args.folder.display()))?;
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(folder = %args.folder.display(), version, "the program is installed");
+    Ok(())
 }
 
 /// All of it or nothing: an init container may be run again after it was killed.

@@ -23,6 +23,9 @@ use crate::{
 /// How long the shim of a pod may take to notice that its sidecar came back.
 const REJOIN_TIME: Duration = Duration::from_mins(1);
 
+/// Bytes of an error that are logged.
+const MESSAGE: usize = 1024;
+
 /// What is left to do for a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Course {
@@ -41,6 +44,7 @@ pub(super) fn heed_sigterm(drain: watch::Sender<bool>) -> io::Result<AbortOnDrop
     let mut terminate = signal(SignalKind::terminate())?;
     let heed = tokio::spawn(async move {
         while terminate.recv().await.is_some() {
+            tracing::info!("SIGTERM: the place is to end");
             drain.send_replace(true);
         }
     });
@@ -69,6 +73,7 @@ pub(super) async fn live(sidecar: &Arc<Sidecar>, course: Course) -> anyhow::Resu
 
 async fn run(sidecar: &Arc<Sidecar>) -> anyhow::Result<Option<Cage>> {
     let ended = agent::run(sidecar).await;
+    tell_end(&ended.end);
     sidecar.output.end().context("the agent's output")?;
     sidecar.update(|state| {
         state.stage = Stage::Collecting;
@@ -92,11 +97,27 @@ async fn resume(sidecar: &Arc<Sidecar>) -> anyhow::Result<Option<Cage>> {
         }
     });
     let end = sidecar.state().borrow().end.clone().unwrap_or_else(|| interrupted(true));
+    tell_end(&end);
     let mut cage = tokio::time::timeout(REJOIN_TIME, Cage::join(sidecar)).await.ok().and_then(Result::ok);
     let notes = vec!["the sidecar was killed and started again".to_owned()];
     let report = collection::gather(sidecar, cage.as_mut(), end, FinalRecord::default(), notes).await;
     collection::pack(sidecar, report).await.context("the outbox")?;
     Ok(cage)
+}
+
+/// Tells how it ended, with words of ours alone: the agent's are in its output.
+fn tell_end(end: &End) {
+    match end {
+        End::NotStarted { reason, message } => {
+            tracing::warn!(%reason, message = crate::ledger::entry::cut(message, MESSAGE), "the agent is not started");
+        }
+        End::Ended { reason, message, code } => {
+            tracing::warn!(%reason, message = crate::ledger::entry::cut(message, MESSAGE), code, "the agent was ended");
+        }
+        End::Stopped { by, code } => tracing::info!(reason = %by.reason(), code, "the agent was stopped"),
+        End::TimedOut { code } => tracing::info!(code, "the agent was ended by its time limit"),
+        End::Exited { code } => tracing::info!(code, "the agent has ended"),
+    }
 }
 
 fn interrupted(started: bool) -> End {
@@ -128,6 +149,7 @@ async fn deliver(sidecar: &Arc<Sidecar>, cage: Option<Cage>) -> anyhow::Result<(
         }));
     }
     delivery::deliver(sidecar).await?;
+    tracing::info!("the result is acknowledged");
     if let Some(cage) = cage {
         cage.release().await;
     }

@@ -219,7 +219,7 @@ async fn delivery_goes_on_until_it_is_acknowledged() {
 #[tokio::test]
 async fn a_refused_result_stays_in_its_outbox() {
     let world = World::new();
-    world.answers(&[413; 1]);
+    world.answers(&[422; 1]);
     let spec = shell("echo kept");
     world.workloads.ensure(&spec).await.unwrap();
     world.delivered(1).await;
@@ -234,7 +234,7 @@ async fn a_refused_result_stays_in_its_outbox() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    assert!(refused.await.contains("413"));
+    assert!(refused.await.contains("422"));
     assert_eq!(world.workloads.observe(&spec.run.uid).await.unwrap().unwrap().stage, Stage::Delivering);
     assert!(place.join("outbox/result.tar").exists());
     world.workloads.remove(&spec.run.uid).await.unwrap();

@@ -14,7 +14,7 @@ use ostler::{
 use serde_json::{Value, json};
 
 use super::{
-    manifests::{agent, commits, run_with},
+    manifests::{GATE, SLEEP, agent, commits, run_with},
     world::{World, eventually},
 };
 
@@ -226,4 +226,20 @@ fn a_run_that_another_engine_applied_runs_and_is_not_removed_by_time() {
     });
     assert_eq!(up.stop().code, Some(0));
     assert_eq!(world.stored_status("tracked").phase, Some(Phase::Succeeded));
+}
+
+#[test]
+fn a_run_that_is_torn_out_by_hand_leaves_no_agent_behind() {
+    let world = World::new();
+    let up = world.up();
+    world.push_run("torn", &format!("{GATE}{SLEEP}"));
+    let torn = world.wait_run("torn", "its agent works", |status| status.phase == Some(Phase::Running));
+    world.open_gate(&torn);
+    let hand = Hand::new(&world);
+    hand.merge::<HarnessRun>("torn", &json!({"metadata": {"finalizers": []}}));
+    hand.delete::<HarnessRun>("torn");
+    eventually("its place goes", || !world.place(&torn).exists());
+    // Git still asks for it: the name was used, and that is what the next one of that name says.
+    world.wait_run("torn", "another one fails", |status| status.reason == Some(Reason::NameUsed));
+    assert_eq!(up.stop().code, Some(0));
 }

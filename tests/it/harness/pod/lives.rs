@@ -97,3 +97,40 @@ async fn a_shim_may_come_long_before_its_sidecar_or_long_after() {
     assert_eq!(pod.delivered().await.report.end, End::Exited { code: 4 });
     assert_eq!(ended(pod.shim.as_mut().unwrap()).await.code(), Some(4));
 }
+
+#[tokio::test]
+async fn each_part_of_a_pod_says_what_it_does_and_nothing_of_the_agents() {
+    let mut pod = Pod::start(&shell("echo of-the-agent; echo $KEY; exit 5")).await;
+    pod.delivered().await;
+    assert_eq!(ended(pod.shim.as_mut().unwrap()).await.code(), Some(5));
+    let log = |name: &str| fs::read_to_string(pod.at(name)).unwrap();
+    // A line is written before what it tells, or right after it.
+    let says = async |name: &str, words: &[&str]| {
+        for words in words {
+            eventually(&format!("{name} says {words:?}"), async || log(name).contains(words).then_some(()))
+                .await;
+        }
+    };
+    let steps = [
+        "the sidecar begins",
+        "the run's secrets are there",
+        "the proof of egress begins",
+        "the way out is proven closed",
+        "the workspace is written",
+        "the agent runs",
+        "the agent has ended",
+        "the result is collected",
+        "the result is acknowledged",
+    ];
+    says("sidecar.log", &steps).await;
+    let agent = ["the shim waits for its sidecar", "the agent is started", "the agent has ended"];
+    says("shim.log", &agent).await;
+    says("shim.log", &["the result is acknowledged; the container ends"]).await;
+    for name in ["sidecar.log", "shim.log"] {
+        let text = log(name);
+        for secret in ["of-the-agent", "the-value", "projected-for"] {
+            assert!(!text.contains(secret), "{name} says {secret}: {text}");
+        }
+        assert!(text.lines().count() < 20, "{name} is long: {text}");
+    }
+}
