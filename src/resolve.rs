@@ -67,7 +67,7 @@ pub struct World {
     pub policies: BTreeMap<String, EgressPolicy>,
     /// ConfigMaps.
     pub config_maps: BTreeMap<String, ConfigMap>,
-    /// Rules about code repositories that hold in the namespace.
+    /// Rules about code repositories, of all namespaces.
     pub rules: Vec<rules::Rule>,
     /// The code branch of the last run of the same session that pushed one.
     pub previous_branch: Option<String>,
@@ -88,7 +88,7 @@ pub fn resolve(run: &HarnessRun, digest: &str, world: &World) -> Result<PlaceSpe
     let launch = launch::launch(run, agent, prompt.as_deref(), world)?;
     let contexts = contexts::merge(run, session, agent, world)?;
     let checkout = repository.map(|r| checkout(run, &key, r, world)).transpose()?;
-    rules::check(checkout.as_ref(), &contexts, &world.rules)?;
+    rules::check(checkout.as_ref(), &contexts, &rules::binding(run, session, agent, &world.rules))?;
     Ok(PlaceSpec {
         digest: digest.to_owned(),
         preset: launch.preset,

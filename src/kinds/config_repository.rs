@@ -100,7 +100,7 @@ pub struct ConfigRepositorySpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Checks {
-    /// Code repositories that runs may clone and push to, as patterns: `https://git.example.com/shop/*` for one segment, `/**` for any below, `*.` for the first label of a host. An empty list allows none; default: any. Every run in the namespaces that this repository may write to is held to it, whoever made the run.
+    /// Code repositories that runs may clone and push to, as patterns: `https://git.example.com/shop/*` for one segment, `/**` for any below, `*.` for the first label of a host. An empty list allows none; default: any. Bound are the files of this repository, every run of its namespace, whoever made it, and in other namespaces what comes of its files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 2048)))]
     pub allowed_repositories: Option<Vec<String>>,

@@ -1,12 +1,10 @@
-//! Rules about code repositories that hold in a namespace, whoever made the run.
+//! Rules about code repositories, and which runs they bind.
 
 use kube::ResourceExt;
 
 use super::Missing;
 use crate::{
-    kinds::{ConfigRepository, Reason},
-    manifest::Scope,
-    names::Namespace,
+    kinds::{Agent, ConfigRepository, HarnessRun, Reason, Session, meta},
     ports::workloads::{Checkout, ContextContent, ContextFile},
     repositories::{Allowed, InvalidPattern},
 };
@@ -14,31 +12,44 @@ use crate::{
 /// Which code repositories one `ConfigRepository` allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Whose rule it is: `namespace/name`.
-    of: String,
+    namespace: String,
+    name: String,
+    uid: Option<String>,
     /// One that cannot be read allows nothing.
     allowed: Result<Allowed, InvalidPattern>,
 }
 
-/// The rules of every repository that may write to a namespace.
-///
-/// Neither where an object came from nor where it is recorded counts: annotations and references are written by those
-/// whom the rules are for. A repository whose own namespaces cannot be read may write anywhere, as far as we know.
-pub fn in_force<'a>(namespace: &str, repositories: impl Iterator<Item = &'a ConfigRepository>) -> Vec<Rule> {
-    let ruling = repositories.filter(|repository| {
-        repository.spec.allowed_repositories().is_some() && may_write_to(repository, namespace)
-    });
+/// The rules of all repositories that have one.
+pub fn of_all<'a>(repositories: impl Iterator<Item = &'a ConfigRepository>) -> Vec<Rule> {
+    let ruling = repositories.filter(|repository| repository.spec.allowed_repositories().is_some());
     let rule = |repository: &ConfigRepository| Rule {
-        of: format!("{}/{}", repository.namespace().unwrap_or_default(), repository.name_any()),
+        namespace: repository.namespace().unwrap_or_default(),
+        name: repository.name_any(),
+        uid: repository.uid(),
         allowed: Allowed::new(repository.spec.allowed_repositories()),
     };
     ruling.map(rule).collect()
 }
 
-fn may_write_to(repository: &ConfigRepository, namespace: &str) -> bool {
-    let own = repository.namespace().unwrap_or_default().parse::<Namespace>();
-    let (Ok(own), Ok(namespace)) = (own, namespace.parse()) else { return true };
-    Scope::new(own, &repository.spec.allowed_namespaces).map_or(true, |scope| scope.allows(&namespace))
+/// The rules that bind a run.
+///
+/// In its own namespace a repository's rule binds every run, whoever made it and wherever it is recorded: annotations and
+/// references are written by those whom the rule is for. In other namespaces, where a repository has no more to say than
+/// it is let, its rule binds what comes of its own files; there the syncer itself says where an object came from.
+pub(super) fn binding<'a>(
+    run: &HarnessRun,
+    session: Option<&Session>,
+    agent: &Agent,
+    rules: &'a [Rule],
+) -> Vec<&'a Rule> {
+    let namespace = run.namespace().unwrap_or_default();
+    let origins = [Some(run.annotations()), session.map(ResourceExt::annotations), Some(agent.annotations())];
+    let origins: Vec<&String> =
+        origins.iter().flatten().filter_map(|all| all.get(meta::SOURCE_UID)).collect();
+    let binds = |rule: &&Rule| {
+        rule.namespace == namespace || rule.uid.as_ref().is_some_and(|uid| origins.contains(&uid))
+    };
+    rules.iter().filter(binds).collect()
 }
 
 /// Holds everything that a run would clone or push to against the rules.
@@ -48,7 +59,7 @@ fn may_write_to(repository: &ConfigRepository, namespace: &str) -> bool {
 pub(super) fn check(
     checkout: Option<&Checkout>,
     contexts: &[ContextFile],
-    rules: &[Rule],
+    rules: &[&Rule],
 ) -> Result<(), Missing> {
     let of_contexts = contexts.iter().filter_map(|context| match &context.content {
         ContextContent::Git { checkout, .. } => Some(checkout),
@@ -61,14 +72,15 @@ pub(super) fn check(
 ///
 /// # Errors
 /// The first rule that does not allow it.
-pub fn check_url(url: &str, rules: &[Rule]) -> Result<(), Missing> {
-    for Rule { of, allowed } in rules {
+fn check_url(url: &str, rules: &[&Rule]) -> Result<(), Missing> {
+    for Rule { namespace, name, allowed, .. } in rules {
         let refused = match allowed {
             Ok(allowed) => allowed.check(url).err().map(|refused| refused.in_words()),
-            Err(invalid) => Some(format!("{invalid}, so none can be used")),
+            Err(invalid) => Some(format!("{invalid}, so none is allowed: {}", invalid.source)),
         };
         if let Some(why) = refused {
-            let message = format!("{why} (ConfigRepository {of}, spec.checks.allowedRepositories)");
+            let message =
+                format!("{why} (ConfigRepository {namespace}/{name}, spec.checks.allowedRepositories)");
             return Err(Missing::new(Reason::RepositoryNotAllowed, message));
         }
     }

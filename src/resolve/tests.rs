@@ -128,52 +128,74 @@ fn the_syncers_digest_wins() {
     assert_eq!(digest_of(&run, &World::default()).unwrap(), "v1:z");
 }
 
-/// A `ConfigRepository` of a namespace with these allowed namespaces and code repositories.
-fn repository(namespace: &str, namespaces: Value, allowed: Value) -> ConfigRepository {
+/// The `ConfigRepository` `agents` of a namespace with these code repositories; its UID is the namespace.
+fn repository(namespace: &str, allowed: Value) -> ConfigRepository {
     serde_json::from_value(json!({
         "apiVersion": "ostler.dev/v1alpha1", "kind": "ConfigRepository",
-        "metadata": {"namespace": namespace, "name": "agents"},
-        "spec": {"url": "/r", "allowedNamespaces": namespaces, "checks": {"allowedRepositories": allowed}}
+        "metadata": {"namespace": namespace, "name": "agents", "uid": namespace},
+        "spec": {"url": "/r", "allowedNamespaces": ["*"], "checks": {"allowedRepositories": allowed}}
     }))
     .unwrap()
 }
 
+const GOOD: &str = "https://git.example.com/shop/a";
+const BAD: &str = "https://evil.example/shop/a";
+
+/// Resolves a run whose session `pay` has the bad repository, under these rules.
+fn under(
+    spec: &Value,
+    from: impl Fn(&mut HarnessRun, &mut World),
+    rules: &[&ConfigRepository],
+) -> Result<(), Reason> {
+    let session = json!({"repository": {"url": BAD}});
+    let (mut run, mut world) = (run(spec.clone()), world(shell(), Some(session)));
+    world.rules = rules::of_all(rules.iter().copied());
+    from(&mut run, &mut world);
+    resolve(&run, "v1:x", &world).map(drop).map_err(|missing| missing.reason)
+}
+
 #[test]
 fn whatever_a_run_would_clone_is_held_against_every_rule_of_its_namespace() {
-    let shop = "https://git.example.com/shop/*";
-    let (good, bad) = ("https://git.example.com/shop/a", "https://evil.example/shop/a");
-    let of = |spec: Value| {
-        let session = json!({"repository": {"url": bad}});
-        move |rules: &[&ConfigRepository]| {
-            let mut world = world(shell(), Some(session.clone()));
-            world.rules = rules::in_force("team", rules.iter().copied());
-            resolve(&run(spec.clone()), "v1:x", &world).map(drop).map_err(|missing| missing.reason)
-        }
-    };
     let refused = Err(Reason::RepositoryNotAllowed);
-    let (own, also) = (json!({"repository": {"url": good}}), json!({"repository": {"url": bad}}));
+    let (own, also) = (json!({"repository": {"url": GOOD}}), json!({"repository": {"url": BAD}}));
     let session = json!({"sessionRef": {"name": "pay"}});
-    let optional = json!({"contexts": [{"name": "c", "optional": true, "git": {"url": bad}}]});
-    let ours = repository("team", json!([]), json!([shop]));
-    let theirs = repository("far", json!(["team*"]), json!(["https://git.example.com/**"]));
-    let away = repository("far", json!([]), json!([]));
-    let none = repository("team", json!([]), json!([]));
-    let broken = repository("team", json!([]), json!(["https://git.example.com/shop-*"]));
-    let anywhere = repository("far", json!(["["]), json!([]));
-    let free = repository("team", json!([]), json!(null));
-    let cases = [
-        ("no rule", of(also.clone()), vec![&free, &away], Ok(())),
-        ("an allowed one", of(own.clone()), vec![&ours, &theirs, &free, &away], Ok(())),
-        ("another one", of(also.clone()), vec![&ours], refused),
-        ("the session's", of(session), vec![&ours], refused),
-        ("a context's", of(optional), vec![&ours], refused),
-        ("a rule from elsewhere", of(also), vec![&theirs], refused),
-        ("one rule of two", of(own.clone()), vec![&theirs, &none], refused),
-        ("a rule that is none", of(own.clone()), vec![&broken], refused),
-        ("one that may be for us", of(own), vec![&anywhere], refused),
-        ("no repository at all", of(json!({})), vec![&none], Ok(())),
+    let optional = json!({"contexts": [{"name": "c", "optional": true, "git": {"url": BAD}}]});
+    let shop = repository("team", json!(["https://git.example.com/shop/*"]));
+    let wide = repository("team", json!(["https://git.example.com/**"]));
+    let none = repository("team", json!([]));
+    let broken = repository("team", json!(["https://git.example.com/shop-*"]));
+    let free = repository("team", json!(null));
+    let away = repository("far", json!([]));
+    let cases: [(&str, &Value, &[&ConfigRepository], _); 9] = [
+        ("no rule", &also, &[&free], Ok(())),
+        ("somebody else's rule", &also, &[&away], Ok(())),
+        ("an allowed one", &own, &[&shop, &wide, &free, &away], Ok(())),
+        ("another one", &also, &[&shop], refused),
+        ("the session's", &session, &[&shop], refused),
+        ("a context's", &optional, &[&shop], refused),
+        ("one rule of two", &own, &[&wide, &none], refused),
+        ("a rule that is none", &own, &[&broken], refused),
+        ("no repository at all", &json!({}), &[&none], Ok(())),
     ];
-    for (name, resolve, rules, expected) in cases {
-        assert_eq!(resolve(&rules), expected, "{name}");
+    for (name, spec, rules, expected) in cases {
+        assert_eq!(under(spec, |_, _| {}, rules), expected, "{name}");
     }
+}
+
+#[test]
+fn elsewhere_a_rule_binds_what_comes_of_its_own_files() {
+    let away = repository("far", json!([]));
+    let spec = json!({"sessionRef": {"name": "pay"}});
+    let refused = Err(Reason::RepositoryNotAllowed);
+    let from = |uid: &str| Some([(meta::SOURCE_UID.to_owned(), uid.to_owned())].into());
+    assert_eq!(under(&spec, |run, _| run.metadata.annotations = from("team"), &[&away]), Ok(()));
+    assert_eq!(under(&spec, |run, _| run.metadata.annotations = from("far"), &[&away]), refused);
+    let session = |_: &mut HarnessRun, world: &mut World| {
+        world.sessions.get_mut("pay").unwrap().metadata.annotations = from("far");
+    };
+    assert_eq!(under(&spec, session, &[&away]), refused);
+    let agent = |_: &mut HarnessRun, world: &mut World| {
+        world.agents.get_mut("default").unwrap().metadata.annotations = from("far");
+    };
+    assert_eq!(under(&spec, agent, &[&away]), refused);
 }

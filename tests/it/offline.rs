@@ -85,6 +85,20 @@ fn warnings_are_errors_when_strict() {
 }
 
 #[test]
+fn code_repositories_that_are_not_allowed_are_refused_before_a_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = "apiVersion: ostler.dev/v1alpha1\nkind: Session\nmetadata: {name: s}\nspec: {repository: {url: https://git.example.com/shop/a}}\n";
+    fs::write(folder.path().join("s.yaml"), session).unwrap();
+    let at = folder.path().to_str().unwrap();
+    let with = |verb: &str, patterns: &str| code(&[verb, at, "--allowed-repositories", patterns]);
+    assert_eq!(code(&["validate", at]), 0);
+    assert_eq!(with("validate", "https://git.example.com/other/*,https://git.example.com/shop/*"), 0);
+    assert_eq!(with("validate", "https://git.example.com/other/*"), 1);
+    assert_eq!(with("validate", "https://git.example.com/shop-*"), 2);
+    assert_eq!(with("plan", "https://git.example.com/other/*"), 1);
+}
+
+#[test]
 fn a_link_in_a_folder_is_not_followed() {
     let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(outside.path().join("bad.yaml"), "kind: [").unwrap();

@@ -1,12 +1,14 @@
 //! What a role really asks of the API server, with the identity that the chart gives it: its own process, as far as a
 //! machine without a node lets it go, and the adapters that it is made of for the rest.
 
+mod serving;
+
 use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Event as CoreEvent, Pod, Secret, ServiceAccount},
+    core::v1::{ConfigMap, Event as CoreEvent, Pod, Secret},
     events::v1::Event,
 };
 use kube::{
@@ -16,7 +18,6 @@ use kube::{
 use ostler::{
     kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Kind, ObjectId, Reason, Session},
     kubernetes::{
-        callers::KubeCallers,
         lease::{self, Fence},
         network::{NetworkPolicies, ProxySelector},
         objects::KubeObjects,
@@ -29,10 +30,8 @@ use ostler::{
         objects::{Happening, Severity},
         secrets::SecretUse,
     },
-    proxy::{gateway::Callers, tunnel::Endpoint},
-    resolve,
+    proxy::tunnel::Endpoint,
 };
-use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -469,124 +468,6 @@ impl Attempt<'_> {
         self.smoke.lines_are_written(self.since).await;
         // whoever waits for refusals reads it, too
         tokio::time::sleep(PAUSE * 3).await;
-    }
-
-    async fn recorder(&self) -> Result<(), String> {
-        let repository = Repo::with_readme();
-        let followed = self.follow(&repository).await;
-        let (recorder, certificate) = self.start_recorder();
-        until(async || {
-            let now = self.objects::<ConfigRepository>().get("config").await.unwrap();
-            now.status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "LedgerReady"))
-        })
-        .await;
-        self.claim().await;
-        // Somebody who is nobody delivers a result: the API server is asked who it is.
-        let address =
-            recorder.text().lines().find_map(listening).ok_or("it does not say where it listens")?;
-        let trusted = reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap();
-        let web = reqwest::Client::builder().tls_certs_only([trusted]).build().unwrap();
-        let path = format!("{address}/api/v1/runs/{}/run/result", self.namespace);
-        let answer = web.put(path).bearer_auth("nonsense").send().await.map_err(|error| error.to_string())?;
-        self.lines_are_written().await;
-        let (asked, _) = self.smoke.cluster.audit_from(self.since);
-        let asked =
-            asked.iter().any(|l| l.is_of(&[&self.smoke.user]) && l.object_ref.resource == "tokenreviews");
-        if !asked {
-            return Err(format!("the recorder answered {} and asked nobody", answer.status()));
-        }
-        self.event(&followed).await;
-        self.secret().await?;
-        self.stand_by().await;
-        Ok(())
-    }
-
-    /// A run asks for its claim and gets it.
-    async fn claim(&self) {
-        let run: HarnessRun =
-            self.make("HarnessRun", "fix", json!({"spec": {"task": {"prompt": "Fix the login."}}})).await;
-        let digest = resolve::digest_of(&run, &resolve::World::default()).unwrap();
-        let now = jiff::Timestamp::now();
-        let status = json!({"status": {"phase": "Queued", "reason": "ClaimRequested", "digest": digest,
-            "claim": {"requestedAt": now}}});
-        let patch = kube::api::Patch::Merge(status);
-        self.objects::<HarnessRun>().patch_status("fix", &PatchParams::default(), &patch).await.unwrap();
-        until(async || {
-            let status = self.objects::<HarnessRun>().get("fix").await.unwrap().status.unwrap_or_default();
-            status.claim.is_some_and(|claim| claim.holder.is_some())
-        })
-        .await;
-    }
-
-    async fn api(&self) -> Result<(), String> {
-        let _: Session = self.make("Session", "work", json!({"spec": {}})).await;
-        let _: HarnessRun = self.make("HarnessRun", "fix", json!({"spec": {}})).await;
-        let _: Agent = self.make("Agent", "coder", json!({"spec": {"preset": "codex"}})).await;
-        let _: EgressPolicy = self.make("EgressPolicy", "out", json!({"spec": {}})).await;
-        let _: ConfigRepository =
-            self.make("ConfigRepository", "config", json!({"spec": {"url": "/srv/config"}})).await;
-        let request = json!({"spec": {"audiences": ["ostler"]}});
-        let request = serde_json::from_value(request).unwrap();
-        let accounts = self.objects::<ServiceAccount>();
-        let token = accounts.create_token_request("default", &PostParams::default(), &request).await.unwrap();
-        let token = token.status.unwrap().token;
-        let reader = format!("system:serviceaccount:{}:default", self.namespace);
-        let mut rule = crate::contract::rbac::rule("ostler.dev", "sessions", &["list", "get"]);
-        let others = ["configrepositories", "harnessruns", "agents", "egresspolicies"];
-        rule.resources.as_mut().unwrap().extend(others.map(str::to_owned));
-        let to = crate::contract::rbac::To::User(&reader);
-        crate::contract::rbac::grant(&self.smoke.admin, &self.namespace, "reader", to, rule).await;
-        let api = self.process(&[&["--listen", "127.0.0.1:0"]]);
-        until(async || api.text().lines().any(|line| listening(line).is_some())).await;
-        let address = api.text().lines().find_map(listening).unwrap();
-        let shown = [
-            ("sessions", "work"),
-            ("runs", "fix"),
-            ("agents", "coder"),
-            ("policies", "out"),
-            ("repositories", "config"),
-        ];
-        let web = reqwest::Client::new();
-        for (kind, name) in shown {
-            let list = format!("{address}/api/v1/{kind}/{}", self.namespace);
-            for url in [format!("{list}/{name}"), list] {
-                let answer = web.get(&url).bearer_auth(&token).send().await;
-                let status = answer.map_err(|error| error.to_string())?.status();
-                if status != 200 {
-                    self.lines_are_written().await;
-                    return Err(format!("the API answers {status} for {url}"));
-                }
-            }
-        }
-        self.lines_are_written().await;
-        Ok(())
-    }
-
-    async fn proxy(&self) -> Result<(), String> {
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "run", "labels": {"ostler.dev/role": "agent"}},
-            "spec": {"containers": [{"name": "agent", "image": "registry.example.com/agent"}]},
-        }))
-        .unwrap();
-        let pods = self.objects::<Pod>();
-        pods.create(&PostParams::default(), &pod).await.unwrap();
-        let address = "127.0.0.9";
-        let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
-        let patch = kube::api::Patch::Merge(status);
-        pods.patch_status("run", &PatchParams::default(), &patch).await.unwrap();
-        let callers = KubeCallers::new(self.smoke.client.clone(), vec![]);
-        until(async || callers.is_ready()).await;
-        let token = SecretString::from("nonsense".to_owned());
-        assert!(callers.identify(&token, "ostler-egress", address.parse().unwrap()).await.is_err());
-        self.lines_are_written().await;
-        pods.delete("run", &DeleteParams::default().grace_period(0)).await.unwrap();
-        let (asked, _) = self.smoke.cluster.audit_from(self.since);
-        let asked =
-            asked.iter().any(|l| l.is_of(&[&self.smoke.user]) && l.object_ref.resource == "tokenreviews");
-        if !asked {
-            return Err("nobody was asked whose token it is".to_owned());
-        }
-        self.secret().await
     }
 }
 
