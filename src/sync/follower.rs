@@ -28,6 +28,7 @@ use crate::{
     manifest::{Desired, Diagnostic, Scope},
     names::Namespace,
     plan::{self, Action, PlanReport, Policy},
+    repositories::Allowed,
     telemetry::Chain,
 };
 
@@ -259,7 +260,8 @@ fn policy(repository: &ConfigRepository, commit: CommitId) -> Result<Policy, Err
 fn scope(repository: &ConfigRepository) -> Result<Scope, Error> {
     let namespace = repository.namespace().unwrap_or_default().parse::<Namespace>();
     let namespace = namespace.map_err(|error| Error::Spec(error.to_string()))?;
-    Ok(Scope::new(namespace, &repository.spec.allowed_namespaces)?)
+    let code = Allowed::new(repository.spec.allowed_repositories())?;
+    Ok(Scope::new(namespace, &repository.spec.allowed_namespaces)?.with_code(code))
 }
 
 /// Runs that are asked for and that only the ledger knows.

@@ -9,6 +9,7 @@ mod install;
 mod render;
 mod rights;
 mod smoke;
+mod verbs;
 
 use serde_json::Value;
 

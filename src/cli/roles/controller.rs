@@ -79,17 +79,24 @@ pub async fn run(args: ControllerArgs) -> Result<ExitCode, Error> {
         Err(ended) => return Ok(ended.into()),
     };
     let begun = tokio::select! {
-        begun = workloads(pods, &ground) => Ok(begun?),
-        ended = ground.is_to_end() => Err(ended),
+        begun = begin(&args, pods, &ground, &mut tasks) => begun.map_err(Err),
+        ended = ground.is_to_end() => Err(Ok(ended)),
     };
-    let workloads = match begun {
-        Ok(workloads) => workloads,
-        Err(ended) => {
-            ground.give_back().await;
-            return Ok(ended.into());
-        }
-    };
-    syncer(&args, &ground, &mut tasks)?;
+    match begun {
+        Ok(()) => Ok(ground.until_the_end(tasks, std::future::ready(())).await.into()),
+        Err(ended) => ground.cannot_begin(ended).await,
+    }
+}
+
+/// Starts everything, once there are places.
+async fn begin(
+    args: &ControllerArgs,
+    pods: Option<PodSettings>,
+    ground: &Ground,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), Error> {
+    let workloads = workloads(pods, ground).await?;
+    syncer(args, ground, tasks)?;
     let context = controllers::Context::new(
         ground.store.clone(),
         ground.caches.clone(),
@@ -99,8 +106,8 @@ pub async fn run(args: ControllerArgs) -> Result<ExitCode, Error> {
         ground.metrics.clone(),
         clock(),
     );
-    control(&context, args.places != Places::None, &ground.stop, &mut tasks);
-    Ok(ground.until_the_end(tasks, std::future::ready(())).await.into())
+    control(&context, args.places != Places::None, &ground.stop, tasks);
+    Ok(())
 }
 
 /// The objects of a cluster in the name of service accounts; what is asked is counted as if it were in our own.
