@@ -1,5 +1,6 @@
 //! What the loop reads from the store and writes to it, besides the plan's steps.
 
+use futures::future::try_join_all;
 use kube::ResourceExt;
 use serde_json::Value;
 
@@ -18,21 +19,22 @@ use crate::{
 };
 
 /// The objects of the namespaces that the repository may write to.
+///
+/// All kinds are read at once: of ten thousand objects each list is many pages, one after the other.
 pub(super) async fn live(scope: &Scope, context: &Context) -> Result<Live, Error> {
-    let mut objects: Vec<(Kind, Object)> = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::ConfigRepository) {
-        let listed = context.store.list(kind, scope.single()).await;
-        let listed =
-            listed.map_err(|source| Error::Objects { what: format!("list {kind} objects"), source })?;
-        let allowed = |object: &Object| {
-            object
-                .namespace()
-                .and_then(|n| n.parse().ok())
-                .is_some_and(|namespace: Namespace| scope.allows(&namespace))
-        };
-        objects.extend(listed.into_iter().filter(allowed).map(|object| (kind, object)));
-    }
-    Ok(Live::new(objects))
+    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::ConfigRepository);
+    let lists = try_join_all(kinds.map(|kind| list(kind, scope, context))).await?;
+    Ok(Live::new(lists.into_iter().flatten()))
+}
+
+async fn list(kind: Kind, scope: &Scope, context: &Context) -> Result<Vec<(Kind, Object)>, Error> {
+    let listed = context.store.list(kind, scope.single()).await;
+    let listed = listed.map_err(|source| Error::Objects { what: format!("list {kind} objects"), source })?;
+    let allowed = |object: &Object| {
+        let namespace = object.namespace().and_then(|name| name.parse().ok());
+        namespace.is_some_and(|namespace: Namespace| scope.allows(&namespace))
+    };
+    Ok(listed.into_iter().filter(allowed).map(|object| (kind, object)).collect())
 }
 
 /// Writes the fields that this loop owns; the recorder's condition and tip are not among them.

@@ -16,18 +16,20 @@ use super::{ground, id, object};
 
 const SEEDS: std::ops::Range<u64> = 0..4;
 const STEPS: usize = 200;
-const KINDS: [Kind; 2] = [Kind::Agent, Kind::ConfigMap];
+const KINDS: [Kind; 3] = [Kind::Agent, Kind::HarnessRun, Kind::ConfigMap];
 const MANAGERS: [&str; 3] = ["m1", "m2", "m3"];
 
 #[tokio::test]
 async fn random_operations_come_out_the_same() {
     let (_, api_server, _) = ground("same").await;
+    let mut kept = 0;
     for seed in SEEDS {
         let (_, _, namespace) = ground("same").await;
         let folder = tempfile::tempdir().unwrap();
         let embedded: Store = Arc::new(EmbeddedStore::open(folder.path()).unwrap());
-        run(seed, &namespace, [embedded, Arc::clone(&api_server)]).await;
+        kept += run(seed, &namespace, [embedded, Arc::clone(&api_server)]).await;
     }
+    assert!(kept > 0, "no change of a claimed run was refused, so that nothing was seen of that rule");
 }
 
 /// An operation; which state of the object it presupposes is a number in its history.
@@ -95,10 +97,11 @@ impl Side {
     }
 }
 
-async fn run(seed: u64, namespace: &Namespace, stores: [Store; 2]) {
+/// Gives how many changes of claimed runs were refused.
+async fn run(seed: u64, namespace: &Namespace, stores: [Store; 2]) -> usize {
     let mut random = StdRng::seed_from_u64(seed);
     let mut sides = stores.map(|store| Side { store, seen: BTreeMap::new() });
-    let mut history = String::new();
+    let (mut history, mut kept) = (String::new(), 0);
     for step in 0..STEPS {
         let kind = *KINDS.choose(&mut random).unwrap();
         let id = id(kind, namespace, &format!("o{}", random.random_range(0..2)));
@@ -118,6 +121,9 @@ async fn run(seed: u64, namespace: &Namespace, stores: [Store; 2]) {
                 .collect::<Vec<_>>()
                 .join("\n")
         );
+        let claimed = left["now"]["status"]["claim"].is_object() && left["answer"] == "invalid";
+        kept +=
+            usize::from(claimed && matches!(operation, Operation::Merge { .. } | Operation::Apply { .. }));
     }
     for kind in KINDS {
         let mut lists = Vec::new();
@@ -127,6 +133,7 @@ async fn run(seed: u64, namespace: &Namespace, stores: [Store; 2]) {
         }
         assert_eq!(lists[0], lists[1], "seed {seed}");
     }
+    kept
 }
 
 /// Known to differ: of several reasons to refuse an apply, which one is told.
@@ -152,7 +159,7 @@ fn operation(random: &mut StdRng, id: &ObjectId) -> Operation {
         6..=8 => Operation::Merge { at: guard, patch: patch(random, id.kind), manager },
         // a ConfigMap has none
         9..=10 if id.kind != Kind::ConfigMap => {
-            Operation::Status { at: guard, patch: status(random), manager }
+            Operation::Status { at: guard, patch: status(random, id.kind), manager }
         }
         _ => Operation::Delete { at: guard },
     }
@@ -166,8 +173,12 @@ fn whole(random: &mut StdRng, id: &ObjectId) -> Value {
         body[name] = value.clone();
     }
     strip_nulls(&mut body);
-    if id.kind == Kind::Agent && body.get("spec").is_none() {
-        body["spec"] = json!({"preset": "codex"});
+    match id.kind {
+        Kind::Agent if body.get("spec").is_none() => body["spec"] = json!({"preset": "codex"}),
+        Kind::HarnessRun if body.get("spec").is_none() => {
+            body["spec"] = json!({"sessionRef": {"name": "s1"}});
+        }
+        _ => {}
     }
     body["metadata"]["name"] = json!(id.name);
     body["metadata"]["namespace"] = json!(id.namespace);
@@ -210,21 +221,30 @@ fn patch(random: &mut StdRng, kind: Kind) -> Value {
         set(random, 0.03, &["immutable"], &[json!(true), json!(false), Value::Null]);
         return patch;
     }
+    set(random, 0.3, &["spec", "args"], &[json!(["x"]), json!(["x", "y"]), json!([]), Value::Null]);
+    set(random, 0.03, &["spec", "args"], &[json!("not a list"), json!([1])]);
+    set(random, 0.2, &["spec", "timeout"], &[json!("5m"), json!("1h"), Value::Null]);
+    set(random, 0.03, &["spec", "timeout"], &[json!("soon"), json!(5)]);
+    if kind == Kind::HarnessRun {
+        set(random, 0.5, &["spec", "sessionRef", "name"], &[json!("s1"), json!("s2")]);
+        set(random, 0.05, &["spec", "sessionRef"], &[Value::Null]);
+        set(random, 0.5, &["spec", "task", "prompt"], &[json!("p"), json!("q"), Value::Null]);
+        set(random, 0.3, &["spec", "stop"], &[json!(true), json!(false), Value::Null]);
+        let seconds = [json!(0), json!(60), Value::Null, json!(-5)];
+        set(random, 0.2, &["spec", "ttlSecondsAfterFinished"], &seconds);
+        return patch;
+    }
     let preset = [json!("codex"), json!("codex"), json!("claude-code")];
     set(random, 0.8, &["spec", "preset"], &preset);
     set(random, 0.04, &["spec", "preset"], &[json!("nonsense"), json!("command"), Value::Null]);
     set(random, 0.4, &["spec", "image"], &[json!("i1"), json!("i2"), Value::Null]);
-    set(random, 0.3, &["spec", "args"], &[json!(["x"]), json!(["x", "y"]), json!([]), Value::Null]);
-    set(random, 0.03, &["spec", "args"], &[json!("not a list"), json!([1])]);
     set(random, 0.3, &["spec", "model", "id"], &[json!("m1"), json!("m2"), Value::Null]);
     let urls = [json!("https://m.example.com"), json!("https://n.example.com"), Value::Null];
     set(random, 0.2, &["spec", "model", "baseUrl"], &urls);
-    set(random, 0.2, &["spec", "timeout"], &[json!("5m"), json!("1h"), Value::Null]);
-    set(random, 0.03, &["spec", "timeout"], &[json!("soon"), json!(5)]);
     patch
 }
 
-fn status(random: &mut StdRng) -> Value {
+fn status(random: &mut StdRng, kind: Kind) -> Value {
     let condition = |status: &str| {
         json!([{"type": "Ready", "status": status, "reason": "Ok", "message": "",
             "lastTransitionTime": "2026-01-01T00:00:00Z"}])
@@ -239,7 +259,19 @@ fn status(random: &mut StdRng) -> Value {
         json!({"conditions": null}),
         json!({"conditions": []}),
     ];
-    patches.choose(random).unwrap().clone()
+    let of_a_run = [
+        json!({"claim": {"requestedAt": "2026-01-01T00:00:00Z"}}),
+        json!({"claim": {"holder": "h"}}),
+        json!({"claim": null}),
+        json!({"phase": "Queued"}),
+        json!({"phase": "Running", "reason": "AgentRunning"}),
+        json!({"phase": "Succeeded", "reason": "Completed", "exitCode": 0}),
+        json!({"phase": "Failed", "reason": "NonZeroExit", "exitCode": 3}),
+        json!({"phase": null}),
+        json!({"phase": "Nonsense"}),
+    ];
+    let all = if kind == Kind::HarnessRun { [&patches[..], &of_a_run].concat() } else { patches.to_vec() };
+    all.choose(random).unwrap().clone()
 }
 
 /// What both must show the same: all but identities, versions and times.
