@@ -55,6 +55,7 @@ fn parts(runs: &[Value]) -> Result<Figure> {
         texts.push(format!("{part} {:.0}", samples.median()));
         all[part] = samples.json();
     }
-    let what = "of that, its parts: medians of `status.startup`, in ms; those of Kubernetes are whole seconds";
+    let what =
+        "of that, its parts: medians of `status.startup`, in ms; those of Kubernetes are whole seconds";
     Ok(Figure::plain("nodeStartup", what, format!("{} |", texts.join(", ")), all))
 }

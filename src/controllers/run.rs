@@ -92,9 +92,9 @@ fn dependants(context: &Context) -> impl futures::Stream<Item = ObjectRef<Harnes
     dependencies(context).flat_map(move |()| {
         let letting_go =
             sessions.reader().state_filter(|session| session.spec.ttl_seconds_after_finished.is_some());
-        let look = runs.reader().state_filter(|run| {
-            !is_over(run) || letting_go.iter().any(|session| belongs(run, session))
-        });
+        let look = runs
+            .reader()
+            .state_filter(|run| !is_over(run) || letting_go.iter().any(|session| belongs(run, session)));
         futures::stream::iter(look.iter().map(|run| ObjectRef::from_obj(run.as_ref())).collect::<Vec<_>>())
     })
 }

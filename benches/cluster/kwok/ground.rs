@@ -8,10 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use kube::{
-    Api, Client,
-    api::{PostParams},
-};
+use kube::{Api, Client, api::PostParams};
 use ostler::{
     git::sign::SigningKey,
     kinds::{ConfigRepository, HarnessRun},
@@ -163,15 +160,22 @@ impl<'a> Ground<'a> {
         while Instant::now() < last {
             seen = (
                 metric(&roles.controller.metrics()?, r#"ostler_runs{phase="Succeeded"}"#)?,
-                metric(&roles.recorder.metrics()?, r#"ostler_recorded_total{entry="result",result="pushed"}"#)?,
+                metric(
+                    &roles.recorder.metrics()?,
+                    r#"ostler_recorded_total{entry="result",result="pushed"}"#,
+                )?,
             );
             if seen.0 >= count(succeeded)? && seen.1 >= count(recorded)? {
                 return Ok(Instant::now());
             }
             thread::sleep(Duration::from_millis(100));
         }
-        bail!("{} of {succeeded} runs succeed and {} of {recorded} are recorded; the logs: {}", seen.0, seen.1,
-            self.logs())
+        bail!(
+            "{} of {succeeded} runs succeed and {} of {recorded} are recorded; the logs: {}",
+            seen.0,
+            seen.1,
+            self.logs()
+        )
     }
 
     /// Waits until neither role has called the store for a second.

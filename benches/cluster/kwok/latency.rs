@@ -5,11 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::{
-    cluster::AuditLine,
-    figures::show,
-    up::metric,
-};
+use crate::{cluster::AuditLine, figures::show, up::metric};
 
 /// From the answer to the request that created a run to the answer to the one that created its pod, by the API server's
 /// clock; of each run that has a pod.
@@ -45,7 +41,9 @@ impl Quantiles {
         let mut buckets = Vec::new();
         for line in after.lines().filter(|line| line.starts_with(&prefix) && line.contains(&label)) {
             let Some((series, count)) = line.rsplit_once(' ') else { continue };
-            let Some(bound) = series.split('"').skip_while(|part| !part.ends_with("le=")).nth(1) else { continue };
+            let Some(bound) = series.split('"').skip_while(|part| !part.ends_with("le=")).nth(1) else {
+                continue;
+            };
             let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse()? };
             buckets.push((bound, count.parse::<f64>()? - metric(before, series)?));
         }

@@ -58,7 +58,11 @@ struct Sidecar {
 
 impl Sidecars {
     /// They hand results in at the address that the receiver has then, whose certificate is of this authority.
-    pub(super) fn new(client: Client, authority: &str, recorder: watch::Receiver<String>) -> Result<Arc<Self>> {
+    pub(super) fn new(
+        client: Client,
+        authority: &str,
+        recorder: watch::Receiver<String>,
+    ) -> Result<Arc<Self>> {
         let trusted = reqwest::Certificate::from_pem(authority.as_bytes())?;
         // Each sidecar is a process of its own: none uses the connection of another.
         let web = reqwest::Client::builder()
