@@ -35,7 +35,6 @@ async fn a_start_is_told_part_by_part_and_the_agent_speaks_after_the_proof() {
         let startup = serde_json::to_value(status.startup).unwrap();
         for part in [
             "queuedMs",
-            "claimedMs",
             "placedMs",
             "scheduledMs",
             "installedMs",
