@@ -218,7 +218,8 @@ impl Cost {
     }
 
     fn spent(&self, after: &Self, roles: &Roles) -> Result<Figure> {
-        let [controller, recorder] = [0, 1].map(|role| after.cpu[role].saturating_sub(self.cpu[role]).as_secs_f64());
+        let [controller, recorder] =
+            [0, 1].map(|role| after.cpu[role].saturating_sub(self.cpu[role]).as_secs_f64());
         let [held, recording] = [roles.controller.memory()?, roles.recorder.memory()?];
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
         let text = format!(
