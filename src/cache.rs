@@ -91,7 +91,7 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
     /// Every object of a namespace.
     #[must_use]
     pub fn within(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.reader.state_filter(|object| object.namespace().as_deref() == Some(namespace))
+        self.reader.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace))
     }
 
     /// True when it holds what the store holds now: its watch is not behind.

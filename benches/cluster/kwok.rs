@@ -31,13 +31,25 @@ use crate::{
 
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_mins(8);
-/// Objects in the store once all runs are pushed: an agent, sessions, finished runs and new ones.
-const OBJECTS: usize = 300;
-/// New runs, all in one commit.
-const RUNS: usize = 40;
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    /// Objects in the store once all runs are pushed: an agent, sessions, finished runs and new ones.
+    objects: usize,
+    /// New runs, all in one commit.
+    runs: usize,
+    /// Runs that come one by one.
+    paced: usize,
+}
+
+impl Scale {
+    /// What is told.
+    pub(crate) const FULL: Self = Self { objects: 10_000, runs: 1_000, paced: 200 };
+    /// To see that it works.
+    pub(crate) const SMALL: Self = Self { objects: 300, runs: 40, paced: 20 };
+}
+
 const SESSIONS: usize = 20;
-/// Runs that come one by one.
-const PACED: usize = 20;
 /// Between two of them.
 const PACE: Duration = Duration::from_millis(100);
 /// Requests of the bench at once while it stores what is there before.
@@ -55,10 +67,10 @@ fn spec(number: usize) -> Value {
     json!({"sessionRef": {"name": session(number)}, "timeout": "5m", "task": {"prompt": "go"}})
 }
 
-pub(crate) fn measure(runtime: &Runtime) -> Result<Vec<Figure>> {
+pub(crate) fn measure(runtime: &Runtime, scale: Scale) -> Result<Vec<Figure>> {
     let agent = json!({"preset": "command", "command": ["/bin/true"], "image": "played.test/agent:1"});
     let mut files = vec![file("Agent", "shell", &agent)];
-    let sessions = json!({"agentRef": {"name": "shell"}, "maxConcurrentRuns": RUNS / SESSIONS});
+    let sessions = json!({"agentRef": {"name": "shell"}, "maxConcurrentRuns": scale.runs / SESSIONS});
     files.extend((0..SESSIONS).map(|number| file("Session", &session(number), &sessions)));
     let ground = Ground::new(runtime, &files)?;
 
@@ -67,15 +79,16 @@ pub(crate) fn measure(runtime: &Runtime) -> Result<Vec<Figure>> {
     ground.until(&roles, 1, 1)?;
     ground.quiet(&roles)?;
     drop(roles);
-    let stored = OBJECTS - RUNS - files.len();
+    // the first one is stored, too
+    let stored = scale.objects - scale.runs - files.len();
     runtime.block_on(store_finished(&ground, stored - 1))?;
 
     let began = Instant::now();
     let roles = ground.roles()?;
-    let mut figures = vec![started(began.elapsed(), &roles)?];
+    let mut figures = vec![started(began.elapsed(), scale.objects - scale.runs, &roles)?];
     ground.quiet(&roles)?;
-    figures.extend(burst(&ground, &roles, stored)?);
-    figures.push(paced(&ground, &roles, stored + RUNS)?);
+    figures.extend(burst(&ground, &roles, scale, stored)?);
+    figures.push(paced(&ground, &roles, scale, stored + scale.runs)?);
     Ok(figures)
 }
 
@@ -100,33 +113,33 @@ async fn store_finished(ground: &Ground<'_>, count: usize) -> Result<()> {
     stream::iter(0..count).map(store).buffer_unordered(AT_ONCE).try_collect::<()>().await
 }
 
-fn started(took: Duration, roles: &Roles) -> Result<Figure> {
+fn started(took: Duration, stored: usize, roles: &Roles) -> Result<Figure> {
     let (after, peak) = roles.controller.memory()?;
     let json = json!({"seconds": took.as_secs_f64(), "bytes": after, "peakBytes": peak});
     let text = format!("{} |", show(took.as_secs_f64() * 1000.0));
     let what =
-        "start of recorder and controller, one after the other, with 9,000 objects stored → both ready";
-    Ok(Figure::plain("runsStart", what, text, json))
+        format!("start of recorder and controller, with {stored} objects stored → both have read them");
+    Ok(Figure::plain("runsStart", &what, text, json))
 }
 
 /// All runs at once.
-fn burst(ground: &Ground<'_>, roles: &Roles, stored: usize) -> Result<Vec<Figure>> {
+fn burst(ground: &Ground<'_>, roles: &Roles, scale: Scale, stored: usize) -> Result<Vec<Figure>> {
     let (_, mark) = ground.cluster.audit_from(0);
     let before = Cost::now(roles)?;
-    let files: Vec<_> = (0..RUNS).map(|number| run(&format!("new-{number}"), number)).collect();
+    let files: Vec<_> = (0..scale.runs).map(|number| run(&format!("new-{number}"), number)).collect();
     let pushed = ground.push(&files)?;
-    let done = ground.until(roles, stored + RUNS, RUNS)?;
+    let done = ground.until(roles, stored + scale.runs, scale.runs)?;
     let cost = Cost::now(roles)?;
     ground.quiet(roles)?;
     let (lines, _) = ground.cluster.audit_from(mark);
     let took = (done - pushed).as_secs_f64();
-    let per_second = f64::from(u32::try_from(RUNS)?) / took;
+    let per_second = f64::from(u32::try_from(scale.runs)?) / took;
     let waited = Samples::new(created_to_pod(&lines))?;
-    let first = "1,000 runs in one push, 9,000 objects stored";
+    let first = format!("{} runs in one push, {} objects stored", scale.runs, scale.objects - scale.runs);
     let throughput = Figure::plain(
         "runsPerSecond",
         &format!("{first}: begin of the push → all results recorded and all runs Succeeded"),
-        format!("{took:.1} s: **{per_second:.1} runs a second** | {}", per_run(&lines)),
+        format!("{took:.1} s: **{per_second:.1} runs a second** | {}", per_run(&lines, scale.runs)),
         json!({"seconds": took, "runsPerSecond": per_second, "writes": writes(&lines)}),
     );
     let queued = Figure::plain(
@@ -139,11 +152,11 @@ fn burst(ground: &Ground<'_>, roles: &Roles, stored: usize) -> Result<Vec<Figure
 }
 
 /// One after the other, as people and machines bring them.
-fn paced(ground: &Ground<'_>, roles: &Roles, stored: usize) -> Result<Figure> {
+fn paced(ground: &Ground<'_>, roles: &Roles, scale: Scale, stored: usize) -> Result<Figure> {
     let (_, mark) = ground.cluster.audit_from(0);
     let api = ground.runs();
     let mut next = Instant::now();
-    for number in 0..PACED {
+    for number in 0..scale.paced {
         let object = json!({"apiVersion": "ostler.dev/v1alpha1", "kind": "HarnessRun",
             "metadata": {"name": format!("paced-{number}")}, "spec": spec(number)});
         let object: HarnessRun = serde_json::from_value(object)?;
@@ -151,12 +164,17 @@ fn paced(ground: &Ground<'_>, roles: &Roles, stored: usize) -> Result<Figure> {
         next += PACE;
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    ground.until(roles, stored + PACED, RUNS + PACED)?;
+    ground.until(roles, stored + scale.paced, scale.runs + scale.paced)?;
     ground.quiet(roles)?;
     let (lines, _) = ground.cluster.audit_from(mark);
     let waited = Samples::new(created_to_pod(&lines))?;
-    let what = "200 runs, one every 100 ms, 10,000 objects stored: run created → its pod created";
-    Ok(Figure::plain("createdToPod", what, percentiles(&waited), waited.json()))
+    let what = format!(
+        "{} runs, one every {} ms, {} objects stored: run created → its pod created",
+        scale.paced,
+        PACE.as_millis(),
+        scale.objects
+    );
+    Ok(Figure::plain("createdToPod", &what, percentiles(&waited), waited.json()))
 }
 
 fn percentiles(samples: &Samples) -> String {
@@ -169,11 +187,11 @@ fn writes(lines: &[AuditLine]) -> BTreeMap<String, usize> {
 }
 
 /// How many writes of objects each run took.
-fn per_run(lines: &[AuditLine]) -> String {
+fn per_run(lines: &[AuditLine], runs: usize) -> String {
     let writes = writes(lines);
     let all: usize = writes.values().sum();
     let each: Vec<String> = writes.iter().map(|(what, count)| format!("{count} {what}")).collect();
-    format!("{}.{:02} writes a run: {}", all / RUNS, all % RUNS * 100 / RUNS, each.join(", "))
+    format!("{}.{:02} writes a run: {}", all / runs, all % runs * 100 / runs, each.join(", "))
 }
 
 /// What the roles had cost at a moment.
@@ -200,7 +218,8 @@ impl Cost {
     }
 
     fn spent(&self, after: &Self, roles: &Roles) -> Result<Figure> {
-        let [controller, recorder] = [0, 1].map(|role| (after.cpu[role] - self.cpu[role]).as_secs_f64());
+        let [controller, recorder] =
+            [0, 1].map(|role| after.cpu[role].saturating_sub(self.cpu[role]).as_secs_f64());
         let [held, recording] = [roles.controller.memory()?, roles.recorder.memory()?];
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
         let text = format!(
@@ -212,7 +231,7 @@ impl Cost {
         );
         let of = |cpu: f64, (bytes, peak): (u64, u64)| json!({"cpuSeconds": cpu, "bytes": bytes, "peakBytes": peak});
         let json = json!({"controller": of(controller, held), "recorder": of(recorder, recording)});
-        let what = "of these: time on a processor, and resident memory with 10,000 objects";
+        let what = "of these: time on a processor, and resident memory at the end";
         Ok(Figure::plain("runsCost", what, text, json))
     }
 }

@@ -37,11 +37,12 @@ use self::it::cluster;
 fn main() -> Result<()> {
     let machine = report::Machine::look()?;
     let began = Instant::now();
-    // cargo says what this is; who says `runs` wants a quick look at that part
-    let only_runs = std::env::args().any(|argument| argument == "runs");
+    let asked = |what: &str| std::env::args().any(|argument| argument == what);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    if only_runs {
-        for figure in kwok::measure(&runtime)? {
+    // for a look at one part while one works on it: nothing is written
+    if asked("runs") {
+        let scale = if asked("small") { kwok::Scale::SMALL } else { kwok::Scale::FULL };
+        for figure in kwok::measure(&runtime, scale)? {
             println!("{}: {}", figure.what, figure.value);
         }
         return Ok(());
@@ -55,7 +56,7 @@ fn main() -> Result<()> {
         let version = runtime.block_on(cluster.server_version()).git_version;
         (version, objects::measure(&cluster, &runtime)?)
     };
-    let runs = kwok::measure(&runtime)?;
+    let runs = kwok::measure(&runtime, kwok::Scale::FULL)?;
     let node = node::measure()?;
     let measured = section::Measured { server, objects, runs, node, took: began.elapsed() };
     let json = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench-cluster.json");

@@ -98,7 +98,7 @@ async fn reconcile(session: Arc<Session>, context: Arc<Context>) -> Result<Actio
 }
 
 fn belongs(run: &crate::kinds::HarnessRun, session: &Session) -> bool {
-    run.spec.session_ref.as_ref().is_some_and(|r| r.name == session.name_any())
+    run.spec.session_ref.as_ref().is_some_and(|r| session.metadata.name.as_ref() == Some(&r.name))
 }
 
 async fn finalizer(

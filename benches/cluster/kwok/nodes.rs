@@ -3,7 +3,7 @@
 
 use std::{net::TcpListener, path::Path, sync::Arc};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
@@ -18,6 +18,8 @@ use crate::cluster::{Cluster, MASTERS, eventually, path_printed_by};
 
 /// As many as 1,000 pods have with the 110 that a kubelet takes by default.
 const NODES: usize = 10;
+/// Pods that are given a node at once.
+const AT_ONCE: usize = 8;
 
 fn node(number: usize) -> String {
     format!("played-{number}")
@@ -81,16 +83,13 @@ pub(super) async fn start(cluster: &Cluster, socket: &Path) -> Result<()> {
 pub(super) async fn schedule(client: Client, namespace: &str, sidecars: Arc<Sidecars>) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let without = watcher::Config::default().fields("spec.nodeName=");
-    let new = watcher(pods, without).default_backoff().applied_objects();
-    let bound = new.enumerate().map(|(number, pod)| Ok((number, pod?))).try_for_each_concurrent(
-        8,
-        |(number, pod)| {
-            let (client, sidecars) = (client.clone(), Arc::clone(&sidecars));
-            async move { bind(&client, pod, number, &sidecars).await }
-        },
-    );
-    bound.await?;
-    bail!("the watch of pods ended")
+    // an interrupted watch begins anew by itself
+    let new = watcher(pods, without).default_backoff().applied_objects().filter_map(async |pod| pod.ok());
+    let bound = new.enumerate().map(Ok).try_for_each_concurrent(AT_ONCE, |(number, pod)| {
+        let (client, sidecars) = (client.clone(), Arc::clone(&sidecars));
+        async move { bind(&client, pod, number, &sidecars).await }
+    });
+    bound.await
 }
 
 async fn bind(client: &Client, pod: Pod, number: usize, sidecars: &Arc<Sidecars>) -> Result<()> {

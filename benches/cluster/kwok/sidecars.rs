@@ -248,6 +248,7 @@ impl Sidecar {
             changes: ChangesSeen::default(),
             notes: vec![],
             artifacts: vec![],
+            undelivered: vec![],
         }
     }
 }

@@ -142,7 +142,7 @@ fn run_of(
 }
 
 fn placed(run: &HarnessRun, pod: &Uid) -> Option<RunKey> {
-    let place = run.status.as_ref()?.place.as_ref()?;
-    let id = id_of(Kind::HarnessRun, run).filter(|_| place.uid == pod.as_str())?;
+    run.status.as_ref()?.place.as_ref().filter(|place| place.uid == pod.as_str())?;
+    let id = id_of(Kind::HarnessRun, run)?;
     Some(RunKey { namespace: id.namespace, name: id.name, uid: run.uid()?.parse().ok()? })
 }

@@ -13,6 +13,7 @@ use crate::{
         ConfigRepository, HarnessRun, Phase, Reason, Session,
         condition::{self, types},
         config_repository::ClaimMode,
+        harness_run::StartFrom,
     },
     ports::workloads::{Place, RunKey},
     resolve::{
@@ -94,7 +95,9 @@ fn world(run: &HarnessRun, context: &Context) -> World {
     if let Some(name) = run.spec.session_ref.as_ref().map(|r| r.name.as_str())
         && let Some(session) = caches.sessions.get(&namespace, name)
     {
-        world.previous_branch = previous_branch(run, &session, context);
+        if run.spec.start_from == Some(StartFrom::PreviousRun) {
+            world.previous_branch = previous_branch(run, &session, context);
+        }
         world.sessions.insert(name.to_owned(), session.as_ref().clone());
     }
     let named = |object: &str| object.to_owned();
