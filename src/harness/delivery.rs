@@ -70,13 +70,9 @@ pub(super) async fn deliver(sidecar: &Arc<Sidecar>) -> io::Result<()> {
             }
             // Of a pod the kubelet replaces the token.
             Ok(Attempt::Later(why) | Attempt::Unauthorized(why)) => why,
-            Ok(Attempt::Refused(why)) => {
-                pause = LONGEST_PAUSE;
-                why
-            }
             // What fits is better than nothing, and is said to be less than all.
             Ok(Attempt::TooLarge(why)) if collection::lighten(sidecar, &why).await? => continue,
-            Ok(Attempt::TooLarge(why)) => {
+            Ok(Attempt::Refused(why) | Attempt::TooLarge(why)) => {
                 pause = LONGEST_PAUSE;
                 why
             }
@@ -174,7 +170,7 @@ fn judge(status: StatusCode, text: &str) -> Attempt {
 fn words(text: &str) -> String {
     let problem: Option<serde_json::Value> = serde_json::from_str(text).ok();
     let said = ["detail", "title"].iter().find_map(|part| problem.as_ref()?.get(part)?.as_str());
-    said.unwrap_or(text.trim()).to_owned()
+    said.unwrap_or_else(|| text.trim()).to_owned()
 }
 
 type Body = StreamBody<futures::stream::BoxStream<'static, io::Result<Frame<Bytes>>>>;
