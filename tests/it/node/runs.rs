@@ -12,7 +12,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use ostler::kinds::{Reason, harness_run::HarnessRunStatus};
+use kube::ResourceExt;
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::{
@@ -100,11 +100,8 @@ async fn no_agent_starts_before_its_way_out_is_closed() {
         stage.push_run(name, &script);
         let mut closed = None;
         if let Some(then) = then {
-            let open = |status: &HarnessRunStatus| {
-                let proven = status.startup.as_ref().and_then(|startup| startup.egress_proven_ms);
-                (status.reason, proven) == (Some(Reason::PreparingWorkspace), None)
-            };
-            stage.until(name, "its sidecar is there, and its way out is open", open).await;
+            let pod = stage.until_pod(name).await.name_any();
+            node.pod_until(&stage.namespace, &pod, "has its sidecar", has_sidecar).await;
             closed = Some(jiff::Timestamp::now().as_second());
             node.enforcer(then).await;
         }
@@ -123,6 +120,14 @@ async fn no_agent_starts_before_its_way_out_is_closed() {
     let reach = ["/probe", "dial", "-within", "60s", &format!("udp:{}", target.address)];
     node.exec(&stage.namespace, "control", "main", &reach, b"").await;
     eventually("the target counts once more", async || (target.counted().1 == 2).then_some(())).await;
+}
+
+/// Whether its sidecar runs, which proves that the way out is closed before anything else.
+fn has_sidecar(pod: &Pod) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    containers
+        .filter(|container| container.name == "sidecar")
+        .any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
 
 /// A server that counts who comes: connections, and senders of datagrams, whom it answers.
