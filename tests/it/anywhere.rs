@@ -24,6 +24,7 @@ pub(crate) use self::{
         a_run_outlives_its_controller_and_recorder, a_run_reaches_what_it_may, a_stop_is_a_commit,
         ended_on_ostler, everything_is_in_pods, on_ostler,
     },
+    site::Scope,
     table::policies_hold,
 };
 use crate::report::Scenario;

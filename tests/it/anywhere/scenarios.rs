@@ -12,7 +12,11 @@ use ostler::kinds::{Phase, Reason, harness_run::HarnessRunStatus};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Ground, site::Site, tools::phase};
+use super::{
+    Ground,
+    site::{Scope, Site},
+    tools::phase,
+};
 use crate::{
     cluster::{Container, eventually, exec},
     node::{address_of, restricted_container, restricted_pod},
@@ -23,18 +27,22 @@ use crate::{
 type Why = Box<dyn std::any::Any + Send>;
 
 /// Installs ostler, does that, and takes everything away again, whatever happened.
-pub(crate) async fn on_ostler(ground: Ground, scenario: impl AsyncFnOnce(&Site)) {
+pub(crate) async fn on_ostler(ground: Ground, scope: Scope, scenario: impl AsyncFnOnce(&Site)) {
     let _reported = ground.reported().await;
-    if let Err(why) = ended_on_ostler(ground, scenario).await {
+    if let Err(why) = ended_on_ostler(ground, scope, scenario).await {
         resume_unwind(why);
     }
 }
 
 /// The same; gives what the scenario panicked with.
-pub(crate) async fn ended_on_ostler(ground: Ground, scenario: impl AsyncFnOnce(&Site)) -> Result<(), Why> {
+pub(crate) async fn ended_on_ostler(
+    ground: Ground,
+    scope: Scope,
+    scenario: impl AsyncFnOnce(&Site),
+) -> Result<(), Why> {
     let mut site = Site::new(ground).await;
     let all = async {
-        site.install().await;
+        site.install(scope).await;
         scenario(&site).await;
     };
     let ended = AssertUnwindSafe(all).catch_unwind().await;
