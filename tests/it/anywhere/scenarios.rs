@@ -49,7 +49,7 @@ pub(crate) async fn ended_on_ostler(
     if ended.is_err() {
         eprintln!("{}", site.last_words().await);
     }
-    site.uninstall().await;
+    site.uninstall();
     site.remove_namespaces().await;
     ended
 }
@@ -101,7 +101,7 @@ impl Site {
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
             "data": {"kubeconfig": kubeconfig.to_string(), "ca.crt": self.git.authority},
         });
-        self.let_view(name).await;
+        self.let_view(name);
         self.ground.kubectl(&["create", "--namespace", &self.runs, "-f", "-"], &map.to_string()).unwrap();
         let command = [&["/ostler"], arguments, &["--kubeconfig", "/given/kubeconfig"]].concat();
         let mut container = restricted_container("main", &self.ground.ostler, &command);
@@ -126,7 +126,7 @@ impl Site {
     }
 
     /// A service account that may view what is there.
-    async fn let_view(&self, name: &str) {
+    fn let_view(&self, name: &str) {
         let namespace = ["--namespace", &self.runs];
         let account = ["create", "serviceaccount", name];
         self.ground.kubectl(&[&account[..], &namespace].concat(), "").unwrap();
@@ -138,7 +138,7 @@ impl Site {
 
     /// What the API answers to whoever may view.
     async fn ask_api(&self, path: &str) -> String {
-        self.let_view("caller").await;
+        self.let_view("caller");
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.runs);
         let request = serde_json::from_value(json!({"spec": {"audiences": ["ostler"]}})).unwrap();
         let token = accounts.create_token_request("caller", &PostParams::default(), &request).await.unwrap();

@@ -122,14 +122,8 @@ impl Site {
     }
 
     fn values(&self, scope: Scope) -> Vec<String> {
-        let image = match self.ground.ostler.rsplit_once('@') {
-            Some((name, digest)) => [format!("image.repository={name}"), format!("image.digest={digest}")],
-            None => {
-                let (name, tag) =
-                    self.ground.ostler.rsplit_once(':').expect("OSTLER_IMAGE has a tag or a digest");
-                [format!("image.repository={name}"), format!("image.tag={tag}")]
-            }
-        };
+        let (name, part, version) = self.ground.image();
+        let image = [format!("image.repository={name}"), format!("image.{part}={version}")];
         let policy = &self.ground.pull_policy;
         let pull = [format!("image.pullPolicy={policy}"), format!("pods.pullPolicy={policy}")];
         let namespace = if scope == Scope::Namespace { &self.runs } else { "" };
@@ -227,7 +221,7 @@ impl Site {
     }
 
     /// Takes ostler away, but for the CRDs, which Helm keeps. It goes on where something is not there.
-    pub(super) async fn uninstall(&self) {
+    pub(super) fn uninstall(&self) {
         // While there are controllers, they let go of what is theirs; without the repository, nothing comes back.
         for kinds in ["configrepositories", "harnessruns,sessions,pods"] {
             self.delete_all(kinds);
