@@ -39,6 +39,7 @@ case ${1:-} in
     need unshare util-linux
     need readelf binutils
     need mmdebstrap mmdebstrap
+    need musl-gcc musl-tools
     [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || missing+=(debian-archive-keyring)
     # The one of Debian's package busybox needs a C library.
     [[ -e /bin/busybox ]] && ! readelf --program-headers /bin/busybox | grep -q INTERP || missing+=(busybox-static)

@@ -129,12 +129,13 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))
 }
 
-/// Ourselves, and the API server: no policy opens them. Where we listen on every address, our ports are closed on every inner address.
+/// Ourselves, all else on our loopback, and the API server: no policy opens them. Where we listen on every address, our ports are closed on every inner address.
 fn own_services(listening: &[SocketAddr]) -> Vec<OwnService> {
     let [host, port] = API_SERVER.map(|variable| std::env::var(variable).unwrap_or_default());
     let address = host.parse::<IpAddr>().ok().zip(port.parse::<u16>().ok());
     let api_server = address.map(SocketAddr::from);
-    listening.iter().copied().chain(api_server).map(OwnService).collect()
+    let sockets = listening.iter().copied().chain(api_server).map(OwnService::Socket);
+    sockets.chain([OwnService::Loopback]).collect()
 }
 
 /// Has SIGINT or SIGTERM cancel the token.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     CidrError, HostError, HttpError, Rule, RuleName, Scope,
-    address::{canonical, scope_of},
+    address::{canonical, embedded_v4, scope_of},
     rule::Deny,
 };
 use crate::kinds::egress_policy::{self as spec, EgressPolicySpec, Mode};
@@ -145,11 +145,15 @@ impl Reading<'_> {
     }
 }
 
-/// A listening socket of the control plane on this machine or network, closed to every run whatever the
-/// rules say. An unspecified address (`0.0.0.0`, `::`) stands for this port on every address that is not
-/// public.
+/// Something of the control plane that is closed to every run, whatever the rules say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnService(pub SocketAddr);
+pub enum OwnService {
+    /// A listening socket on this machine or network. An unspecified address (`0.0.0.0`, `::`) stands for this port on every
+    /// address that is not public.
+    Socket(SocketAddr),
+    /// All that listens on the loopback of the machine or pod that dials: nothing there was made for runs.
+    Loopback,
+}
 
 /// The policies that apply to one run, and the addresses that none of them can open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -197,10 +201,13 @@ impl Ruleset {
     }
 
     pub(super) fn is_own_service(&self, address: IpAddr, port: u16) -> bool {
-        self.own_services.iter().any(|OwnService(own)| {
-            let own_address = canonical(own.ip());
-            let everywhere = own_address.is_unspecified() && scope_of(address) != Scope::Public;
-            own.port() == port && (everywhere || own_address == address)
+        self.own_services.iter().any(|own| match own {
+            OwnService::Loopback => embedded_v4(address).unwrap_or(address).is_loopback(),
+            OwnService::Socket(own) => {
+                let own_address = canonical(own.ip());
+                let everywhere = own_address.is_unspecified() && scope_of(address) != Scope::Public;
+                own.port() == port && (everywhere || own_address == address)
+            }
         })
     }
 }

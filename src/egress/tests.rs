@@ -199,9 +199,30 @@ fn allow_private_opens_only_what_its_own_policy_names() {
 }
 
 #[test]
+fn a_loopback_that_is_not_the_runs_stays_closed() {
+    let open = policy(&[ports(cidrs(&["0.0.0.0/0", "::/0"]), &[443])], vec![], Mode::Enforce, true);
+    let rules = Ruleset::parse([("p", &open)], vec![OwnService::Loopback]).unwrap();
+    let table = [
+        ("127.0.0.1", "OwnService"),
+        ("127.9.9.9", "OwnService"),
+        ("::1", "OwnService"),
+        ("::ffff:127.0.0.1", "OwnService"),
+        ("64:ff9b::127.0.0.1", "OwnService"),
+        ("10.0.0.1", "allow"),
+        ("8.8.8.8", "allow"),
+    ];
+    for (address, expected) in table {
+        let address: IpAddr = address.parse().unwrap();
+        let first = decide(&rules, Request::tunnel(Host::Address(address), 443));
+        let decision = decide_address(&rules, &first, address);
+        assert_eq!(word(&decision), expected, "{decision}");
+    }
+}
+
+#[test]
 fn own_services_stay_closed() {
     let open = policy(&[ports(cidrs(&["0.0.0.0/0"]), &[7000, 7001])], vec![], Mode::Enforce, true);
-    let own = ["127.0.0.1:7000", "0.0.0.0:7001"].map(|s| OwnService(s.parse().unwrap()));
+    let own = ["127.0.0.1:7000", "0.0.0.0:7001"].map(|s| OwnService::Socket(s.parse().unwrap()));
     let rules = Ruleset::parse([("p", &open)], own.to_vec()).unwrap();
     let table = [
         ("127.0.0.1", 7000, "OwnService"),

@@ -3,18 +3,21 @@
 //! The command finds the node's kubeconfig in `KUBECONFIG`, and the images that are there in `OSTLER_IMAGE` and
 //! `OSTLER_TEST_AGENT_IMAGE`. Network policies are enforced, unless `OSTLER_TEST_ENFORCER` is `off`.
 
-#[path = "../it/cluster.rs"]
+#[path = "../it"]
 #[allow(clippy::panic, reason = "the fixture is that of the tests, and panics when no server comes up")]
-mod cluster;
-#[path = "../it/node.rs"]
-#[allow(clippy::panic, reason = "as above")]
-mod node;
+mod it {
+    pub(crate) mod cluster;
+    pub(crate) mod node;
+}
 
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use self::node::{Enforcer, Node};
+use self::it::{
+    cluster,
+    node::{Enforcer, Node},
+};
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);

@@ -12,7 +12,19 @@ use scan::Source;
 /// The layers, lowest first. Every module of the crate's root is in exactly one.
 const LAYERS: [&[&str]; 5] = [
     &["class", "clock", "kinds", "names"],
-    &["egress", "ledger", "manifest", "plan", "ports", "presets", "report", "resolve", "schema", "terminal"],
+    &[
+        "egress",
+        "ledger",
+        "manifest",
+        "plan",
+        "ports",
+        "presets",
+        "report",
+        "repositories",
+        "resolve",
+        "schema",
+        "terminal",
+    ],
     &["cache", "embedded", "git", "harness", "kubernetes", "proxy", "shim", "telemetry"],
     &["api", "controllers", "recorder", "sync"],
     &["cli", "main"],

@@ -3,20 +3,14 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
-// with their paths, because benches/cluster includes this file, too
-#[path = "cluster/audit.rs"]
+// of these benches/cluster needs those that are no tests
 mod audit;
-#[path = "cluster/authority.rs"]
 mod authority;
-#[path = "cluster/exec.rs"]
 mod exec;
 #[cfg(test)]
 #[allow(unused_imports, reason = "in a bench its tests are left out")]
-#[path = "cluster/fixture.rs"]
 mod fixture;
-#[path = "cluster/keeper.rs"]
 mod keeper;
-#[path = "cluster/server.rs"]
 mod server;
 
 use std::{

@@ -32,6 +32,7 @@ mod offline;
 mod plan;
 mod recorder;
 mod report;
+mod repositories;
 mod rerun;
 mod roles;
 mod scenarios;

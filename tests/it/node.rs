@@ -15,31 +15,38 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
-// with their paths, because tests/cluster/with-node.rs includes this file, too, and leaves the tests out
+// of these tests/cluster/with-node.rs needs those that are no tests
 #[cfg(test)]
-#[path = "node/anywhere.rs"]
+mod agents;
+#[cfg(test)]
 mod anywhere;
 #[cfg(test)]
-#[path = "node/endings.rs"]
+mod breakouts;
+#[cfg(test)]
 mod endings;
-#[path = "node/enforcer.rs"]
 mod enforcer;
 #[cfg(test)]
-#[path = "node/enforcer_table.rs"]
 mod enforcer_table;
-#[path = "node/fixture.rs"]
+#[cfg(test)]
+mod features;
 mod fixture;
-#[path = "node/images.rs"]
 mod images;
 #[cfg(test)]
-#[path = "node/runs.rs"]
+mod logs;
+#[cfg(test)]
+mod lost;
+#[cfg(test)]
+mod names;
+#[cfg(test)]
 mod runs;
 #[cfg(test)]
-#[path = "node/smoke.rs"]
 mod smoke;
 #[cfg(test)]
-#[path = "node/stage.rs"]
 mod stage;
+#[cfg(test)]
+mod start;
+#[cfg(test)]
+mod writes;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

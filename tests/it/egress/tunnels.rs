@@ -76,7 +76,7 @@ async fn what_is_never_open_stays_closed_with_allow_private() {
     let echo = Echo::start().await;
     let everything = json!({"allowPrivate": true, "rules": [{"name": "all", "hosts": ["*.test"],
         "cidrs": ["0.0.0.0/0", "::/0"], "ports": [echo.port]}]});
-    let own = OwnService(([127, 0, 0, 1], echo.port).into());
+    let own = OwnService::Socket(([127, 0, 0, 1], echo.port).into());
     let place = Place::limited(rules(&[everything], vec![own]), Limits::default());
     let targets = [
         "metadata.test",

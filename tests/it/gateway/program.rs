@@ -20,14 +20,15 @@ struct Program {
 }
 
 impl Program {
-    async fn start(stage: &Stage) -> Self {
+    async fn start(stage: &Stage, recorder: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hosts = folder.path().join("hosts");
         std::fs::write(&hosts, HOSTS).unwrap();
         let [certificate, key] = stage.certificates.files();
         let any = "127.0.0.1:0";
         let mut child = Command::new(env!("CARGO_BIN_EXE_ostler"))
-            .args(["proxy", "--listen", any, "--canary", any, "--health", any, "--recorder", "127.0.0.1:9"])
+            .args(["proxy", "--listen", any, "--canary", any, "--health", any])
+            .args(["--recorder", &recorder.to_string()])
             .arg("--tls-cert")
             .arg(certificate)
             .arg("--tls-key")
@@ -64,7 +65,7 @@ impl Program {
 #[tokio::test]
 async fn it_serves_tells_and_ends() {
     let (stage, echo) = (Stage::start().await, Echo::start().await);
-    let mut program = Program::start(&stage).await;
+    let mut program = Program::start(&stage, ([127, 0, 0, 1], echo.port).into()).await;
     assert!(program.get("/healthz").await.starts_with("HTTP/1.1 200"));
     eventually("it is ready", async || {
         program.get("/readyz").await.starts_with("HTTP/1.1 200").then_some(())
@@ -76,20 +77,23 @@ async fn it_serves_tells_and_ends() {
     let (address, canary) = (program.address("listen"), program.address("canary"));
     let endpoint = Endpoint { address, canary, ..stage.endpoint() };
     let client = Client::new(&endpoint, agent.tokens().to_owned()).unwrap();
-    let target = Target::Connect { host: "target.test".to_owned(), port: echo.port };
-    let mut stream = client.open(&target).await.unwrap();
+    let mut stream = client.open(&Target::Recorder).await.unwrap();
     stream.write_all(b"ping").await.unwrap();
     let mut back = [0; 4];
     stream.read_exact(&mut back).await.unwrap();
     drop(stream);
+    // A policy opens it, but it is on the proxy's own loopback.
+    let inside = Target::Connect { host: "target.test".to_owned(), port: echo.port };
+    let refused = client.open(&inside).await.unwrap_err().to_string();
+    assert!(refused.contains("control plane"), "{refused}");
     assert!(client.open(&Target::Connect { host: "other.test".to_owned(), port: 443 }).await.is_err());
     drop(TcpStream::connect(canary).await.unwrap());
     eventually("the canary saw it", async || (client.proof().await.unwrap().1 == 1).then_some(())).await;
 
     let metrics = program.get("/metrics").await;
     for line in [
-        "ostler_proxy_tunnels_total{target=\"connect\",verdict=\"open\"} 1",
-        "ostler_proxy_tunnels_total{target=\"connect\",verdict=\"denied\"} 1",
+        "ostler_proxy_tunnels_total{target=\"recorder\",verdict=\"open\"} 1",
+        "ostler_proxy_tunnels_total{target=\"connect\",verdict=\"denied\"} 2",
         "ostler_proxy_canary_total 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is missing in {metrics}");
@@ -101,9 +105,9 @@ async fn it_serves_tells_and_ends() {
     assert!(ended.expect("it ends").unwrap().success(), "{log}");
     // The program has ended: all its lines are there.
     let refused: Vec<_> = log.lines().filter(|line| line.contains("ostler::audit")).collect();
-    assert_eq!(refused.len(), 1, "{log}");
+    assert_eq!(refused.len(), 2, "{log}");
     for word in [&stage.namespace, &agent.name, "other.test:443", "decision=\"denied\""] {
-        assert!(refused[0].contains(word), "{word} is missing in {}", refused[0]);
+        assert!(refused[1].contains(word), "{word} is missing in {}", refused[1]);
     }
     let token = std::fs::read_to_string(agent.tokens().join("ostler-egress")).unwrap();
     assert!(!log.contains(token.rsplit('.').next().unwrap()), "the log tells a token");

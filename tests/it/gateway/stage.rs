@@ -103,7 +103,8 @@ impl Stage {
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
         ];
         let [address, canary] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
-        let callers = KubeCallers::new(kube.clone(), vec![OwnService(address), OwnService(canary)]);
+        let callers =
+            KubeCallers::new(kube.clone(), vec![OwnService::Socket(address), OwnService::Socket(canary)]);
         let gateway = Gateway::new(Parts {
             callers: Arc::new(callers),
             secrets: Arc::new(KubeSecrets::new(kube.clone())),
@@ -160,6 +161,7 @@ impl Stage {
             terminal: None,
             allow_unenforced: false,
             allow_node_reach: false,
+            proof_seconds: 60,
             proxy: self.endpoint(),
             api_server: None,
         };

@@ -12,10 +12,10 @@ use crate::cluster::{Cluster, Keeper, MASTERS, PATIENCE, PAUSE, path_printed_by}
 /// Its socket, in the node's own `/run`.
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd.sock";
 
-const CONTAINERD: &str = "containerd";
+pub(super) const CONTAINERD: &str = "containerd";
 const CONTROLLERS: &str = "kube-controller-manager";
 const SCHEDULER: &str = "kube-scheduler";
-const KUBELET: &str = "kubelet";
+pub(super) const KUBELET: &str = "kubelet";
 const PROXY: &str = "kube-proxy";
 const NAMES: &str = "names";
 const PROGRAMS: [&str; 6] = [CONTAINERD, CONTROLLERS, SCHEDULER, KUBELET, PROXY, NAMES];

@@ -19,8 +19,14 @@ use crate::cluster::path_printed_by;
 const PAUSE: &str = "ostler.test/pause:1";
 const PROBE: &str = "ostler.test/probe:1";
 const BUSYBOX: &str = "ostler.test/busybox:1";
+const BARE: &str = "ostler.test/bare:1";
+const MUSL: &str = "ostler.test/musl:1";
 const DEBIAN: &str = "ostler.test/debian:1";
 const OSTLER: &str = "ostler.test/ostler:dev";
+
+/// Where programs for musl look for what loads them.
+const MUSL_LOADER: &str =
+    if cfg!(target_arch = "aarch64") { "/lib/ld-musl-aarch64.so.1" } else { "/lib/ld-musl-x86_64.so.1" };
 
 /// Whom the program under test runs as, where nobody else is said: the user of distroless images.
 const USER: &str = "65532:65532";
@@ -30,6 +36,8 @@ const USER: &str = "65532:65532";
 pub(super) struct Imported {
     probe: OnceCell<()>,
     busybox: OnceCell<()>,
+    bare: OnceCell<()>,
+    musl: OnceCell<()>,
     debian: OnceCell<()>,
     ostler: OnceCell<()>,
 }
@@ -60,6 +68,41 @@ impl Node {
         BUSYBOX
     }
 
+    /// As small as can be: `/write`, a static program; no shell, no `/tmp`, no `/etc/passwd`.
+    pub(crate) async fn bare_image(&self) -> &'static str {
+        let make = async {
+            let mut layer = Layer::new();
+            layer.program(&Written::new(&["-static"]).program, "write");
+            self.import_image(BARE, layer, json!({"Entrypoint": ["/write"], "User": USER})).await;
+        };
+        self.images.bare.get_or_init(|| make).await;
+        BARE
+    }
+
+    /// Like Alpine: musl's loader, `/bin/write` that needs it, and a shell. It is not Alpine itself: the musl is
+    /// Debian's, and the shell is a static busybox.
+    pub(crate) async fn musl_image(&self) -> &'static str {
+        let make = async {
+            let mut layer = busybox();
+            layer.folder("lib", 0o755);
+            layer.program(Path::new(MUSL_LOADER), &MUSL_LOADER[1..]);
+            layer.program(&Written::new(&[]).program, "bin/write");
+            self.import_image(MUSL, layer, json!({"Cmd": ["/bin/sh"]})).await;
+        };
+        self.images.musl.get_or_init(|| make).await;
+        MUSL
+    }
+
+    /// A shell and its tools, with this in the image's configuration.
+    pub(crate) async fn busybox_image_with(&self, name: &str, configuration: Value) -> String {
+        let image = format!("ostler.test/{name}:1");
+        let mut layer = busybox();
+        layer.folder("srv", 0o755);
+        layer.folder("srv/app", 0o700);
+        self.import_image(&image, layer, configuration).await;
+        image
+    }
+
     /// The base system of Debian, and git.
     pub(crate) async fn debian_image(&self) -> &'static str {
         let make = async {
@@ -74,7 +117,9 @@ impl Node {
     pub(crate) async fn ostler_image(&self) -> &'static str {
         let make = async {
             let mut layer = Layer::new();
-            layer.program(&path_printed_by("scripts/static.sh", &[]), "ostler");
+            // as this program is built: a bench wants it optimised
+            let how: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--bench"] };
+            layer.program(&path_printed_by("scripts/static.sh", how), "ostler");
             self.import_image(OSTLER, layer, json!({"Entrypoint": ["/ostler"], "User": USER})).await;
         };
         self.images.ostler.get_or_init(|| make).await;
@@ -173,6 +218,24 @@ fn busybox() -> Layer {
     layer
 }
 
+/// `write.c` as a program, for musl.
+struct Written {
+    program: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Written {
+    fn new(flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("write.c"), folder.path().join("write"));
+        std::fs::write(&source, include_str!("write.c")).unwrap();
+        let made = Command::new("musl-gcc").args(flags).arg("-o").args([&program, &source]).output();
+        let made = made.unwrap_or_else(|error| panic!("musl-gcc, of Debian's package musl-tools: {error}"));
+        assert!(made.status.success(), "{made:?}");
+        Self { program, _folder: folder }
+    }
+}
+
 /// An archive in the layout of the OCI image specification.
 fn write_image(archive: &File, name: &str, layer: &Path, configuration: &Value) {
     let tag = name.rsplit_once(':').unwrap_or_else(|| panic!("{name} has no tag")).1;
@@ -181,7 +244,9 @@ fn write_image(archive: &File, name: &str, layer: &Path, configuration: &Value) 
     let platform = json!({"architecture": architecture(), "os": "linux"});
     let mut image = platform.clone();
     image["config"] = configuration.clone();
-    image["config"]["Env"] = json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    if image["config"]["Env"].is_null() {
+        image["config"]["Env"] = json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    }
     image["rootfs"] = json!({"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]});
     let image = image.to_string();
     let manifest = json!({
