@@ -24,6 +24,7 @@ pub(crate) use self::{
         a_run_outlives_its_controller_and_recorder, a_run_reaches_what_it_may, a_stop_is_a_commit,
         ended_on_ostler, everything_is_in_pods, on_ostler,
     },
+    site::Scope,
     table::policies_hold,
 };
 use crate::report::Scenario;
@@ -79,6 +80,15 @@ impl Ground {
         })
     }
 
+    /// The image of ostler as the chart has it: its name, `tag` or `digest`, and which.
+    fn image(&self) -> (&str, &str, &str) {
+        let split = |at: char| self.ostler.rsplit_once(at).filter(|(_, version)| !version.contains('/'));
+        let digest = split('@').map(|(name, digest)| (name, "digest", digest));
+        // The chart's own tag is that of this checkout.
+        let tag = || split(':').map_or((self.ostler.as_str(), "tag", ""), |(name, tag)| (name, "tag", tag));
+        digest.unwrap_or_else(tag)
+    }
+
     /// Its administrator.
     pub(crate) async fn client(&self) -> Client {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -121,5 +131,24 @@ fn what_is_missing_is_refused_by_name() {
     ] {
         let said = with(&[(name, value)]).unwrap_err();
         assert!(said.starts_with(name) && said.contains(value), "{said}");
+    }
+}
+
+#[test]
+fn an_image_is_taken_apart_as_the_chart_has_it() {
+    for (image, expected) in [
+        ("registry.example.com:5000/ostler:1.2", ("registry.example.com:5000/ostler", "tag", "1.2")),
+        ("registry.example.com:5000/ostler", ("registry.example.com:5000/ostler", "tag", "")),
+        ("ostler@sha256:ab", ("ostler", "digest", "sha256:ab")),
+    ] {
+        let ground = Ground {
+            kubeconfig: PathBuf::new(),
+            ostler: image.to_owned(),
+            agent: String::new(),
+            pull_policy: String::new(),
+            values: None,
+            engine: "cluster",
+        };
+        assert_eq!(ground.image(), expected);
     }
 }

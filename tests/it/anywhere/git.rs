@@ -64,21 +64,7 @@ impl Git {
         container["volumeMounts"].as_array_mut().unwrap().push(json!({"name": "tls", "mountPath": "/tls"}));
         let tls = json!({"name": "tls", "secret": {"secretName": NAME}});
         pod["spec"]["volumes"].as_array_mut().unwrap().push(tls);
-        let _: Pod = self.ground.carry(&self.namespace, pod, "gitserver", &self.repositories()).await;
-    }
-
-    /// The script that makes them, and a checkout of each.
-    fn repositories(&self) -> String {
-        let person = "git config --global user.name test; git config --global user.email test@example.com";
-        let make = |name: &str| {
-            format!(
-                "git init --quiet --bare --initial-branch=main {REPOSITORIES}/{name}.git
-                git clone --quiet {REPOSITORIES}/{name}.git /srv/{name} 2>/dev/null
-                cd /srv/{name}; git checkout --quiet -B main
-                git commit --quiet --allow-empty -m first; git push --quiet origin main"
-            )
-        };
-        format!("{person}\n{}\n{}", make("config"), make("code"))
+        let _: Pod = self.ground.carry(&self.namespace, pod, "gitserver", &repositories()).await;
     }
 
     /// Pushes files to the config repository, beside what is there.
@@ -108,4 +94,18 @@ impl Git {
         assert_eq!(ended.code, 0, "{script}: {ended:?}");
         ended.stdout
     }
+}
+
+/// The script that makes both repositories, and a checkout of each.
+fn repositories() -> String {
+    let person = "git config --global user.name test; git config --global user.email test@example.com";
+    let make = |name: &str| {
+        format!(
+            "git init --quiet --bare --initial-branch=main {REPOSITORIES}/{name}.git
+            git clone --quiet {REPOSITORIES}/{name}.git /srv/{name} 2>/dev/null
+            cd /srv/{name}; git checkout --quiet -B main
+            git commit --quiet --allow-empty -m first; git push --quiet origin main"
+        )
+    };
+    format!("{person}\n{}\n{}", make("config"), make("code"))
 }

@@ -3,16 +3,20 @@
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Pod, ServiceAccount};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use ostler::kinds::{Phase, Reason, harness_run::HarnessRunStatus};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Ground, site::Site, tools::phase};
+use super::{
+    Ground,
+    site::{Scope, Site},
+    tools::phase,
+};
 use crate::{
     cluster::{Container, eventually, exec},
     node::{address_of, restricted_container, restricted_pod},
@@ -23,25 +27,29 @@ use crate::{
 type Why = Box<dyn std::any::Any + Send>;
 
 /// Installs ostler, does that, and takes everything away again, whatever happened.
-pub(crate) async fn on_ostler(ground: Ground, scenario: impl AsyncFnOnce(&Site)) {
+pub(crate) async fn on_ostler(ground: Ground, scope: Scope, scenario: impl AsyncFnOnce(&Site)) {
     let _reported = ground.reported().await;
-    if let Err(why) = ended_on_ostler(ground, scenario).await {
+    if let Err(why) = ended_on_ostler(ground, scope, scenario).await {
         resume_unwind(why);
     }
 }
 
 /// The same; gives what the scenario panicked with.
-pub(crate) async fn ended_on_ostler(ground: Ground, scenario: impl AsyncFnOnce(&Site)) -> Result<(), Why> {
+pub(crate) async fn ended_on_ostler(
+    ground: Ground,
+    scope: Scope,
+    scenario: impl AsyncFnOnce(&Site),
+) -> Result<(), Why> {
     let mut site = Site::new(ground).await;
     let all = async {
-        site.install().await;
+        site.install(scope).await;
         scenario(&site).await;
     };
     let ended = AssertUnwindSafe(all).catch_unwind().await;
     if ended.is_err() {
         eprintln!("{}", site.last_words().await);
     }
-    site.uninstall().await;
+    site.uninstall();
     site.remove_namespaces().await;
     ended
 }
@@ -67,14 +75,23 @@ fn assert_succeeded(status: &HarnessRunStatus) {
 }
 
 impl Site {
-    /// The agent of a run was started once, and its commits are in the code repository.
+    /// The agent of the only run was started once, in one pod, and its commits are in the code repository.
     async fn assert_ran_once(&self, run: &str) {
         let branch = format!("ostler/{}/{run}", self.runs);
         let starts = self.git.git("code.git", &format!("show {branch}:STARTS")).await;
         assert_eq!(starts.lines().count(), 1, "{run}: {starts}");
-        let mut entries = self.git.git("code.git", "branch --format='%(refname:short)'").await;
-        entries.retain(|letter| letter != '\'');
-        assert_eq!(entries.lines().filter(|name| name.contains(run)).count(), 1, "{entries}");
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.runs);
+        // The kubelet tells of what it starts a moment later.
+        let told = eventually("the kubelet tells that an agent's container was started", async || {
+            let events = events.list(&ListParams::default().fields("reason=Started")).await.unwrap();
+            let of_agent =
+                |event: &Event| event.involved_object.field_path.as_deref() == Some("spec.containers{agent}");
+            let found: Vec<Event> = events.items.into_iter().filter(of_agent).collect();
+            (!found.is_empty()).then_some(found)
+        })
+        .await;
+        let times: i32 = told.iter().map(|event| event.count.unwrap_or(1)).sum();
+        assert_eq!(times, 1, "{run}: its agent was started again: {told:?}");
     }
 
     /// Runs `ostler` in a pod, with the rights of whoever may view, and gives what it wrote.
@@ -93,7 +110,7 @@ impl Site {
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
             "data": {"kubeconfig": kubeconfig.to_string(), "ca.crt": self.git.authority},
         });
-        self.let_view(name).await;
+        self.let_view(name);
         self.ground.kubectl(&["create", "--namespace", &self.runs, "-f", "-"], &map.to_string()).unwrap();
         let command = [&["/ostler"], arguments, &["--kubeconfig", "/given/kubeconfig"]].concat();
         let mut container = restricted_container("main", &self.ground.ostler, &command);
@@ -118,7 +135,7 @@ impl Site {
     }
 
     /// A service account that may view what is there.
-    async fn let_view(&self, name: &str) {
+    fn let_view(&self, name: &str) {
         let namespace = ["--namespace", &self.runs];
         let account = ["create", "serviceaccount", name];
         self.ground.kubectl(&[&account[..], &namespace].concat(), "").unwrap();
@@ -130,7 +147,7 @@ impl Site {
 
     /// What the API answers to whoever may view.
     async fn ask_api(&self, path: &str) -> String {
-        self.let_view("caller").await;
+        self.let_view("caller");
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.runs);
         let request = serde_json::from_value(json!({"spec": {"audiences": ["ostler"]}})).unwrap();
         let token = accounts.create_token_request("caller", &PostParams::default(), &request).await.unwrap();
@@ -260,6 +277,4 @@ pub(crate) async fn a_run_outlives_its_controller_and_recorder(site: &Site) {
     let status = site.until_recorded("gated").await;
     assert_succeeded(&status);
     site.assert_ran_once("gated").await;
-    let entries = site.git.git("config.git", "log --format=%s ostler/results").await;
-    assert!(entries.lines().count() >= 2, "a claim and a result: {entries}");
 }

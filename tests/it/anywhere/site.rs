@@ -27,6 +27,15 @@ const MADE_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "ostler-test-clus
 /// The Secret with the credential of the Git server.
 const SECRET: &str = "git";
 
+/// What ostler looks after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All namespaces, as the chart has it.
+    Everything,
+    /// The one with the runs, with hardly a right outside of it.
+    Namespace,
+}
+
 /// Namespaces, ostler, a Git server.
 pub(crate) struct Site {
     pub(super) ground: Ground,
@@ -80,7 +89,7 @@ impl Site {
     }
 
     /// As `docs/install.md` tells its reader.
-    pub(super) async fn install(&mut self) {
+    pub(super) async fn install(&mut self, scope: Scope) {
         self.assert_no_other_ostler().await;
         self.make_namespaces().await;
         self.git.start().await;
@@ -96,7 +105,7 @@ impl Site {
         let secret = ["create", "secret", "generic", "ostler-signing-key", "--namespace", &system, &from];
         self.ground.kubectl(&secret, "").unwrap();
         let signers = format!("controller.ledgerSigners={}", self.path("signers").display());
-        let values = self.values();
+        let values = self.values(scope);
         let mut install = vec!["install", "ostler", "charts/ostler", "--namespace", &system, "--wait"];
         install.extend(["--timeout", "5m", "--set-file", &signers]);
         install.extend(values.iter().flat_map(|value| ["--set", value]));
@@ -112,18 +121,14 @@ impl Site {
             .await;
     }
 
-    fn values(&self) -> Vec<String> {
-        let image = match self.ground.ostler.rsplit_once('@') {
-            Some((name, digest)) => [format!("image.repository={name}"), format!("image.digest={digest}")],
-            None => {
-                let (name, tag) =
-                    self.ground.ostler.rsplit_once(':').expect("OSTLER_IMAGE has a tag or a digest");
-                [format!("image.repository={name}"), format!("image.tag={tag}")]
-            }
-        };
+    fn values(&self, scope: Scope) -> Vec<String> {
+        let (name, part, version) = self.ground.image();
+        let image = [format!("image.repository={name}"), format!("image.{part}={version}")];
         let policy = &self.ground.pull_policy;
         let pull = [format!("image.pullPolicy={policy}"), format!("pods.pullPolicy={policy}")];
-        [&image[..], &pull, &[format!("networkPolicy.gitPorts={{443,{PORT}}}")]].concat()
+        let namespace = if scope == Scope::Namespace { &self.runs } else { "" };
+        let rest = [format!("networkPolicy.gitPorts={{443,{PORT}}}"), format!("watchNamespace={namespace}")];
+        [image, pull, rest].concat()
     }
 
     fn session(&self) -> String {
@@ -216,7 +221,7 @@ impl Site {
     }
 
     /// Takes ostler away, but for the CRDs, which Helm keeps. It goes on where something is not there.
-    pub(super) async fn uninstall(&self) {
+    pub(super) fn uninstall(&self) {
         // While there are controllers, they let go of what is theirs; without the repository, nothing comes back.
         for kinds in ["configrepositories", "harnessruns,sessions,pods"] {
             self.delete_all(kinds);

@@ -2,7 +2,7 @@
 
 use super::{Enforcer, shared};
 use crate::anywhere::{
-    Ground, a_run_outlives_its_controller_and_recorder, a_run_reaches_what_it_may, a_stop_is_a_commit,
+    Ground, Scope, a_run_outlives_its_controller_and_recorder, a_run_reaches_what_it_may, a_stop_is_a_commit,
     ended_on_ostler, everything_is_in_pods, on_ostler, policies_hold,
 };
 
@@ -23,25 +23,26 @@ async fn ground(enforcer: Enforcer) -> Ground {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and a node: make test-node"]
 async fn ostler_is_installed_and_a_push_becomes_a_result() {
-    on_ostler(ground(Enforcer::Correct).await, everything_is_in_pods).await;
+    on_ostler(ground(Enforcer::Correct).await, Scope::Everything, everything_is_in_pods).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and a node: make test-node"]
 async fn a_run_is_stopped_by_a_commit() {
-    on_ostler(ground(Enforcer::Correct).await, a_stop_is_a_commit).await;
+    on_ostler(ground(Enforcer::Correct).await, Scope::Everything, a_stop_is_a_commit).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and a node: make test-node"]
 async fn an_agent_reaches_nothing_that_no_policy_allows() {
-    on_ostler(ground(Enforcer::Correct).await, a_run_reaches_what_it_may).await;
+    on_ostler(ground(Enforcer::Correct).await, Scope::Everything, a_run_reaches_what_it_may).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and a node: make test-node"]
 async fn a_run_runs_once_though_its_controller_and_recorder_go() {
-    on_ostler(ground(Enforcer::Correct).await, a_run_outlives_its_controller_and_recorder).await;
+    on_ostler(ground(Enforcer::Correct).await, Scope::Namespace, a_run_outlives_its_controller_and_recorder)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +56,7 @@ async fn the_enforcer_holds_the_truth_table_between_pods() {
 async fn where_nobody_enforces_policies_the_suite_says_so() {
     let ground = ground(Enforcer::Off).await;
     let _reported = ground.reported().await;
-    let why = ended_on_ostler(ground, a_run_reaches_what_it_may).await.unwrap_err();
+    let why = ended_on_ostler(ground, Scope::Everything, a_run_reaches_what_it_may).await.unwrap_err();
     let why = why.downcast_ref::<String>().map_or("", String::as_str);
     assert!(why.starts_with("the network plugin of this cluster does not enforce NetworkPolicies"), "{why}");
     shared().await.enforcer(Enforcer::Correct).await;

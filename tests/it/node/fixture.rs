@@ -99,7 +99,12 @@ impl Node {
         keeper.start(
             NAMES,
             &self.programs.join(NAMES),
-            &[format!("--kubeconfig={}", names.display()), format!("--listen={}:53", self.address())],
+            &[
+                format!("--kubeconfig={}", names.display()),
+                format!("--listen={}:53", self.address()),
+                // Whoever wants more names runs a server for them there.
+                format!("--others={}:53", self.world()),
+            ],
         );
     }
 
