@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Where the scenarios note how they ended; the report beside it has `.json`.
 TEST_REPORT := $(or $(CARGO_TARGET_DIR),target)/test-report
-.PHONY: help deps demo cluster cluster-node test test-node bench bench-cluster lint generate clean
+.PHONY: help deps demo cluster cluster-node test test-node test-cluster bench bench-cluster lint generate clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,7 @@ test: cluster ## Run every test, and the scenarios once more with their objects 
 cluster-node: cluster ## Build the programs of the test node and of its images, once, into the user's cache
 	@scripts/deps.sh --node
 	@tests/cluster/build.sh --node >/dev/null
+	@tests/cluster/build.sh --pods >/dev/null
 	@tests/cluster/debian.sh >/dev/null
 	@scripts/static.sh >/dev/null
 
@@ -41,10 +42,24 @@ test-node: ## Run the tests that need a Kubernetes node of their own, as root
 	scripts/test.sh node --test it node:: -- --ignored --test-threads=1
 	cargo run --locked --quiet --example ostler-test-report -- "$(TEST_REPORT)" node
 
+test-cluster: ## Run the suite on any cluster: KUBECONFIG=FILE OSTLER_IMAGE=NAME:TAG OSTLER_TEST_AGENT_IMAGE=NAME:TAG
+	@for name in KUBECONFIG OSTLER_IMAGE OSTLER_TEST_AGENT_IMAGE; do \
+	  [[ -n $${!name:-} ]] || { echo "make test-cluster needs $$name; tests/cluster/README.md says what it is" >&2; exit 1; }; \
+	done
+	@$(MAKE) --no-print-directory cluster
+	@tests/cluster/build.sh --pods >/dev/null
+	@rm -f "$(TEST_REPORT)"/cluster-*.jsonl
+	scripts/test.sh cluster --test it anywhere::cluster:: -- --ignored --test-threads=1
+	cargo run --locked --quiet --example ostler-test-report -- "$(TEST_REPORT)" cluster
+
 bench: deps ## Measure against git and bwrap by hand; write target/bench.json and docs/benchmarks.md
 	cargo bench --locked --bench ostler
 
-bench-cluster: cluster ## Measure on a Kubernetes API server of its own; write target/bench-cluster.json and docs/benchmarks.md
+bench-cluster: cluster ## Measure in a cluster of its own (as root on a node, too); write target/bench-cluster.json and docs/benchmarks.md
+	@tests/cluster/kwok/build.sh >/dev/null
+	@# what is measured on a node is a test; without root the bench says that this is left out
+	@if [[ $$(id -u) -eq 0 ]]; then $(MAKE) --no-print-directory cluster-node; scripts/static.sh --bench >/dev/null; \
+	  cargo test --locked --profile bench --test it --no-run; fi
 	cargo bench --locked --bench cluster
 
 lint: ## Format, clippy, docs, shell scripts, licences and banned crates

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds ostler so that it runs in any image, whatever its C library, and prints where it is.
 #
-# usage: scripts/static.sh [--release]
+# usage: scripts/static.sh [--release | --bench]
 #
 # The C library in it looks names up in /etc/hosts and by DNS; it has no other way (NSS) in an image that has no such
 # library.
@@ -17,7 +17,11 @@ case ${1:-} in
     export CARGO_PROFILE_DEV_DEBUG=0
     ;;
   --release) profile=release ;;
-  *) fail "usage: scripts/static.sh [--release]" ;;
+  --bench)
+    profile=release
+    set -- --profile bench
+    ;;
+  *) fail "usage: scripts/static.sh [--release | --bench]" ;;
 esac
 
 # With a target of its own, the flag does not reach build scripts and procedural macros, which cannot be static.

@@ -1,4 +1,4 @@
-//! Puts together what the scenarios of `make test` and `make test-node` noted: `ostler-test-report FOLDER ENGINE...`.
+//! Puts together what the scenarios of `make test`, `make test-node` and `make test-cluster` noted: `ostler-test-report FOLDER ENGINE...`.
 //!
 //! Reads the lines in `FOLDER`, writes `FOLDER.json` and says in words what is in it. It fails when one of the engines has
 //! no scenario, when a scenario failed or ran on some of the engines only without being named in
@@ -135,9 +135,8 @@ fn problems(report: &Report, known: &[Difference], engines: &[String]) -> Vec<St
         })
         .collect();
     for (scenario, ran) in &report.scenarios {
-        // what needs a node runs on nothing else
-        let of_node = |engine: &&String| (*engine == "node") == scenario.starts_with("node::");
-        let wanted = engines.iter().filter(of_node).filter(|_| !alone.contains_key(scenario));
+        let its_own = engines.iter().filter(|engine| has_scenarios(engine, scenario));
+        let wanted = its_own.filter(|_| !alone.contains_key(scenario));
         for engine in wanted.filter(|engine| !ran.contains_key(*engine)) {
             problems.push(format!("{scenario} did not run on {engine}, and is not named as known"));
         }
@@ -154,6 +153,15 @@ fn problems(report: &Report, known: &[Difference], engines: &[String]) -> Vec<St
         }
     }
     problems
+}
+
+/// Whether a scenario is one of an engine: what needs a node, or somebody's cluster, runs on nothing else.
+fn has_scenarios(engine: &str, scenario: &str) -> bool {
+    let own = [("node", "node::"), ("cluster", "anywhere::cluster::")];
+    match own.iter().find(|(_, prefix)| scenario.starts_with(prefix)) {
+        Some((only, _)) => engine == *only,
+        None => own.iter().all(|(special, _)| engine != *special),
+    }
 }
 
 /// The lines of the JSON Lines files of a folder that are, or are not, the list of flaky tests.
@@ -258,6 +266,19 @@ mod tests {
         assert_eq!(report(&lines, &[alone("y", "b")]).problems.len(), 1, "it is the other one");
         assert_eq!(report(&lines, &[alone("y", "a"), alone("x", "a")]).problems.len(), 1, "x ran on both");
         assert_eq!(report(&lines, &[alone("y", "a"), alone("z", "a")]).problems.len(), 1, "z is forgotten");
+    }
+
+    #[test]
+    fn a_node_and_a_cluster_have_scenarios_of_their_own() {
+        let lines = [
+            line("x", "a", true),
+            line("node::y", "node", true),
+            line("anywhere::cluster::z", "cluster", true),
+        ];
+        for engine in ["a", "node", "cluster"] {
+            let done = Report::of(&lines, Vec::new(), &[], &[engine.to_owned()]);
+            assert_eq!(done.problems, Vec::<String>::new(), "{engine}");
+        }
     }
 
     #[test]

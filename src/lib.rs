@@ -21,6 +21,7 @@ pub mod plan;
 pub mod ports;
 pub mod presets;
 pub mod report;
+pub mod repositories;
 pub mod resolve;
 pub mod schema;
 pub mod terminal;

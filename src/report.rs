@@ -10,7 +10,7 @@ use crate::{
         Phase, Reason,
         harness_run::{EgressSeen, Startup, Usage},
     },
-    names::CommitId,
+    names::{CommitId, RepoPath},
     ports::workloads::{RunKey, StopReason},
 };
 
@@ -30,6 +30,26 @@ pub const RECORDING: &str = "recording.cast";
 pub const ARTIFACTS: &str = "artifacts/";
 /// The bulk files, in the order of the stream; each may be missing.
 pub const BULK: [&str; 4] = [BUNDLE, PATCH, OUTPUT, RECORDING];
+/// The most bytes of a whole delivery.
+pub const DELIVERY_BYTES: u64 = 512 << 20;
+
+/// The most bytes of one file of a delivery; `None` for a name that is none of ours.
+#[must_use]
+pub fn most_bytes(name: &str) -> Option<u64> {
+    match name {
+        REPORT => Some(1 << 20),
+        BUNDLE => Some(256 << 20),
+        OUTPUT => Some(OUTPUT_BYTES),
+        PATCH | RECORDING => Some(64 << 20),
+        _ => name.strip_prefix(ARTIFACTS).and_then(|path| path.parse::<RepoPath>().ok()).map(|_| 16 << 20),
+    }
+}
+
+/// A number of bytes for people; what is not a whole number of MiB is rounded up.
+#[must_use]
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
 
 /// What a sidecar says of its run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +83,9 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Artifacts that were asked for, in order.
     pub artifacts: Vec<ArtifactSeen>,
+    /// Files that are not delivered with this, and why, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undelivered: Vec<String>,
 }
 
 /// How it ended.

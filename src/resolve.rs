@@ -6,6 +6,7 @@ mod limits;
 mod pod;
 pub mod quantity;
 pub mod record;
+pub mod rules;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -66,6 +67,8 @@ pub struct World {
     pub policies: BTreeMap<String, EgressPolicy>,
     /// ConfigMaps.
     pub config_maps: BTreeMap<String, ConfigMap>,
+    /// Rules about code repositories that hold in the namespace.
+    pub rules: Vec<rules::Rule>,
     /// The code branch of the last run of the same session that pushed one.
     pub previous_branch: Option<String>,
 }
@@ -84,6 +87,8 @@ pub fn resolve(run: &HarnessRun, digest: &str, world: &World) -> Result<PlaceSpe
         run.spec.repository.as_ref().or_else(|| session.and_then(|s| s.spec.repository.as_ref()));
     let launch = launch::launch(run, agent, prompt.as_deref(), world)?;
     let contexts = contexts::merge(run, session, agent, world)?;
+    let checkout = repository.map(|r| checkout(run, &key, r, world)).transpose()?;
+    rules::check(checkout.as_ref(), &contexts, &world.rules)?;
     Ok(PlaceSpec {
         digest: digest.to_owned(),
         preset: launch.preset,
@@ -95,7 +100,7 @@ pub fn resolve(run: &HarnessRun, digest: &str, world: &World) -> Result<PlaceSpe
         workspace_dir: launch.workspace_dir,
         working_dir: run.spec.working_dir.clone().unwrap_or_default(),
         instructions: launch.instructions,
-        checkout: repository.map(|r| checkout(run, &key, r, world)).transpose()?,
+        checkout,
         contexts,
         egress,
         limits: limits::merge(run, agent)?,

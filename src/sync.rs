@@ -3,6 +3,7 @@
 //! A commit that changes one file costs one file; a round in which nothing moved asks the remote for its references and
 //! does nothing else.
 
+mod account;
 mod apply;
 mod drift;
 mod error;
@@ -26,6 +27,7 @@ use kube::ResourceExt;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
+pub use account::Accounts;
 pub use error::Error;
 
 use crate::{
@@ -46,6 +48,8 @@ pub type Ledgers = Arc<dyn Fn(&ConfigRepository) -> watch::Receiver<Arc<ledger::
 pub struct Context {
     /// The store, for writing.
     pub store: objects::Store,
+    /// The same in the name of service accounts; `None` where there are none.
+    pub accounts: Option<Accounts>,
     /// The caches, for reading.
     pub caches: Caches,
     /// The namespace that is looked after; `None`: all of them. Nothing is read or written elsewhere.

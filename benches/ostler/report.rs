@@ -43,7 +43,8 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-fn said(program: &str, args: &[&str]) -> Result<String> {
+/// What a program printed.
+pub(crate) fn said(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program).args(args).output().with_context(|| format!("run {program}"))?;
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

@@ -143,13 +143,7 @@ impl Up {
 
     /// Resident memory now and at its highest, in bytes.
     pub(crate) fn memory(&self) -> Result<(u64, u64)> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let field = |name: &str| -> Result<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).context("a line of memory")?;
-            let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-            Ok(kib * 1024)
-        };
-        Ok((field("VmRSS:")?, field("VmHWM:")?))
+        memory(self.child.id())
     }
 }
 
@@ -162,6 +156,17 @@ impl Drop for Up {
             .map(|pid| kill_process(pid, Signal::TERM));
         let _ = self.child.wait();
     }
+}
+
+/// Resident memory of a process now and at its highest, in bytes.
+pub(crate) fn memory(pid: u32) -> Result<(u64, u64)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("a line of memory")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
+    };
+    Ok((field("VmRSS:")?, field("VmHWM:")?))
 }
 
 /// The sum of all lines of this name in an answer of `/metrics`.

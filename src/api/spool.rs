@@ -12,25 +12,15 @@ use sha2::{Digest, Sha256};
 use super::Problem;
 use crate::{
     ledger::digest,
-    names::{RepoPath, Uid},
-    report::{ARTIFACTS, BUNDLE, Delivery, OUTPUT, OUTPUT_BYTES, PATCH, RECORDING, REPORT, Report},
+    names::Uid,
+    report::{ARTIFACTS, DELIVERY_BYTES, Delivery, REPORT, Report, mebibytes, most_bytes},
 };
 
-/// Most bytes of a whole delivery.
-pub(super) const MAX_TOTAL: u64 = 512 << 20;
+/// Bytes that are read of what is refused, so that the sidecar hears why: who is answered while it still writes, and whose
+/// connection is closed then, may never see the answer.
+const REFUSED_BYTES: u64 = 4 * DELIVERY_BYTES;
 /// Most artifacts: as many as a run may ask for.
 const MAX_ARTIFACTS: usize = 16;
-
-/// Most bytes of one file of the stream; `None` for a name that is none of ours.
-fn cap(name: &str) -> Option<u64> {
-    match name {
-        REPORT => Some(1 << 20),
-        BUNDLE => Some(256 << 20),
-        OUTPUT => Some(OUTPUT_BYTES),
-        PATCH | RECORDING => Some(64 << 20),
-        _ => name.strip_prefix(ARTIFACTS).and_then(|path| path.parse::<RepoPath>().ok()).map(|_| 16 << 20),
-    }
-}
 
 /// Counts and hashes what is read.
 struct Hashed<R> {
@@ -44,7 +34,7 @@ impl<R: Read> Read for Hashed<R> {
         let read = self.inner.read(buffer)?;
         self.hash.update(&buffer[..read]);
         self.bytes += read as u64;
-        if self.bytes > MAX_TOTAL {
+        if self.bytes > DELIVERY_BYTES {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than a delivery may have"));
         }
         Ok(read)
@@ -53,7 +43,20 @@ impl<R: Read> Read for Hashed<R> {
 
 /// Takes a delivery in below `spool`. It lies there whole, or not at all: a folder is renamed into its place at the end.
 /// The same delivery again finds its place taken, and is the same.
-pub(super) fn take_in(spool: &Path, stream: impl Read, expected: Option<&str>) -> Result<Delivery, Problem> {
+pub(super) fn take_in(
+    spool: &Path,
+    mut stream: impl Read,
+    expected: Option<&str>,
+) -> Result<Delivery, Problem> {
+    let taken = take(spool, &mut stream, expected);
+    if taken.is_err() {
+        // Who breaks off, or sends still more, hears nothing.
+        let _ = io::copy(&mut stream.take(REFUSED_BYTES), &mut io::sink());
+    }
+    taken
+}
+
+fn take(spool: &Path, stream: impl Read, expected: Option<&str>) -> Result<Delivery, Problem> {
     let folder = tempfile::Builder::new().prefix(".part-").tempdir_in(spool).map_err(|e| disk(&e))?;
     let mut stream = Hashed { inner: stream, hash: Sha256::new(), bytes: 0 };
     let (report, files) = unpack(&mut stream, folder.path())?;
@@ -89,7 +92,7 @@ fn unpack(stream: impl Read, folder: &Path) -> Result<(Report, Files), Problem> 
         let name =
             std::str::from_utf8(&name).map_err(|_| Problem::malformed("a name is not UTF-8"))?.to_owned();
         let plain = entry.header().entry_type().is_file();
-        let Some(most) = cap(&name).filter(|_| plain) else {
+        let Some(most) = most_bytes(&name).filter(|_| plain) else {
             return Err(Problem::malformed(format!("{:?} is no file of a delivery", shorten(&name))));
         };
         if files.iter().any(|(other, _)| *other == name) || (name == REPORT) != report.is_none() {
@@ -97,9 +100,10 @@ fn unpack(stream: impl Read, folder: &Path) -> Result<(Report, Files), Problem> 
         }
         if entry.size() > most {
             return Err(Problem::too_large(format!(
-                "{} may have {most} bytes, not {}",
+                "{} of {} is over the limit of {}",
                 shorten(&name),
-                entry.size()
+                mebibytes(entry.size()),
+                mebibytes(most)
             )));
         }
         if report.is_none() {
@@ -153,7 +157,9 @@ fn shorten(name: &str) -> String {
 
 fn broken(error: &io::Error) -> Problem {
     match error.kind() {
-        io::ErrorKind::FileTooLarge => Problem::too_large(format!("a delivery may have {MAX_TOTAL} bytes")),
+        io::ErrorKind::FileTooLarge => {
+            Problem::too_large(format!("a delivery may have {}", mebibytes(DELIVERY_BYTES)))
+        }
         _ => Problem::malformed(format!("the stream is no tar archive, or broke off: {error}")),
     }
 }
@@ -166,6 +172,7 @@ fn disk(error: &io::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::OUTPUT;
 
     fn report() -> Vec<u8> {
         serde_json::json!({

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use kube::Client;
 
 use super::up::state_folder::{self, Layout, StateError};
 use crate::{
@@ -156,6 +157,15 @@ impl Plane {
             Store::Served(_, store) => Ok(store),
             Store::AtRest(layout, _) => Err(TargetError::NotRunning(layout.root().to_owned())),
             Store::Cluster(store) => Ok(store),
+        }
+    }
+
+    /// The cluster that holds its objects; `None` when that is an `ostler up`.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Client> {
+        match &self.0 {
+            Store::Served(..) | Store::AtRest(..) => None,
+            Store::Cluster(store) => Some(store.client()),
         }
     }
 

@@ -1,6 +1,9 @@
 //! What the controllers share, and how they fail.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use kube::runtime::controller::Action;
 
@@ -10,7 +13,7 @@ use crate::{
     clock::Clock,
     kinds::{ObjectId, meta},
     ports::{Secrets, objects, workloads},
-    telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who},
+    telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who, metrics::Reconciler},
 };
 
 /// What the controllers share.
@@ -31,6 +34,8 @@ pub struct Context {
     pub clock: Clock,
     /// Turns that were given and are not in the caches yet.
     pub(super) turns: super::run::Turns,
+    /// Stops that were asked for.
+    pub(super) asked: super::run::Asked,
 }
 
 impl Context {
@@ -49,6 +54,17 @@ impl Context {
         }
     }
 
+    /// Counts the time until the guard is dropped as that of a reconciliation, however it ends.
+    pub(super) fn timed(&self, by: Reconciler) -> impl Drop + use<> {
+        struct Timed(Arc<Metrics>, Reconciler, Instant);
+        impl Drop for Timed {
+            fn drop(&mut self) {
+                self.0.reconciled(self.1, self.2.elapsed());
+            }
+        }
+        Timed(Arc::clone(&self.metrics), by, Instant::now())
+    }
+
     /// Puts the parts together.
     #[must_use]
     pub fn new(
@@ -60,8 +76,8 @@ impl Context {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Arc<Self> {
-        let turns = super::run::Turns::default();
-        Arc::new(Self { store, caches, workloads, secrets, audit, metrics, clock, turns })
+        let (turns, asked) = (super::run::Turns::default(), super::run::Asked::default());
+        Arc::new(Self { store, caches, workloads, secrets, audit, metrics, clock, turns, asked })
     }
 }
 

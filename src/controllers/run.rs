@@ -3,6 +3,7 @@
 //! Each reconciliation is one pass: observe from caches and place, decide by `step`, apply effects, write the status.
 
 mod apply;
+mod asked;
 mod observe;
 mod step;
 mod turns;
@@ -18,13 +19,13 @@ use kube::{
     },
 };
 
-pub(super) use turns::Turns;
+pub(super) use {asked::Asked, turns::Turns};
 
 use super::{Context, Error, context::retry};
 use crate::{
     kinds::{HarnessRun, Reason},
     ports::objects::id_of,
-    telemetry::Chain,
+    telemetry::{Chain, metrics::Reconciler},
 };
 
 /// How soon to ask again for a place that a quota has no room for.
@@ -111,6 +112,7 @@ pub async fn is_at_rest(run: &HarnessRun, context: &Context) -> Result<bool, Err
 }
 
 async fn reconcile(run: Arc<HarnessRun>, context: Arc<Context>) -> Result<Action, Error> {
+    let _timed = context.timed(Reconciler::Run);
     let Some(id) = id_of(<HarnessRun as crate::kinds::Typed>::KIND, run.as_ref()) else {
         return Err(Error::NotStored(run.name_any()));
     };

@@ -22,7 +22,7 @@ use super::{Context, Error, context::retry};
 use crate::{
     kinds::{ObjectId, Session, Typed, meta, session::SessionStatus},
     ports::objects::{At, id_of, merge_patch},
-    telemetry::Chain,
+    telemetry::{Chain, metrics::Reconciler},
 };
 
 /// Runs the controller until `shutdown`.
@@ -68,6 +68,7 @@ fn of_runs(context: &Context) -> impl futures::Stream<Item = ObjectRef<Session>>
 }
 
 async fn reconcile(session: Arc<Session>, context: Arc<Context>) -> Result<Action, Error> {
+    let _timed = context.timed(Reconciler::Session);
     let Some(id) = id_of(Session::KIND, session.as_ref()) else {
         return Err(Error::NotStored(session.name_any()));
     };

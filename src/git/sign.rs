@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -103,14 +103,15 @@ impl SigningKey {
 
     /// Reads an OpenSSH private key file.
     ///
-    /// Errors: not a regular file, readable by group or others, encrypted, or not ed25519.
+    /// Errors: not a regular file, readable by group or others, encrypted, or not ed25519. A file of somebody else may be
+    /// readable by its group: so the kubelet gives the file of a Secret to a pod that is not root's.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         let file = fs::File::open(path).map_err(io)?;
         // The mode is asked of the open file, so that it cannot be swapped in between.
         let metadata = file.metadata().map_err(io)?;
         let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        if !is_private(mode, metadata.uid() == rustix::process::geteuid().as_raw()) {
             return Err(Error::Mode { path: path.to_owned(), mode });
         }
         let mut text = Zeroizing::new(String::new());
@@ -230,6 +231,12 @@ pub fn verify_commit(commit: &[u8], signers: &AllowedSigners) -> Verdict {
         Some(at) => verify(&signed, Some(&signature), signers, at),
         None => Verdict::Bad,
     }
+}
+
+/// Whether the file of a key with that mode is read by nobody but us, and by the group that its owner, who is not us,
+/// gave it to.
+fn is_private(mode: u32, is_ours: bool) -> bool {
+    mode & if is_ours { 0o077 } else { 0o037 } == 0
 }
 
 fn committer_time(commit: &[u8]) -> Option<Timestamp> {

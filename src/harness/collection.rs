@@ -21,7 +21,7 @@ use crate::report::{ChangesSeen, End, FinalRecord, Report};
 
 pub(super) use inside::{CollectArgs, collect};
 use inside::{FOUND, Found, Work};
-pub(super) use pack::pack;
+pub(super) use pack::{lighten, pack};
 
 /// How long reading a workspace may take.
 const TIME: Duration = Duration::from_mins(10);
@@ -62,6 +62,7 @@ pub(super) async fn gather(
         changes: found.changes.unwrap_or(nothing),
         notes,
         artifacts: found.artifacts,
+        undelivered: Vec::new(),
     }
 }
 

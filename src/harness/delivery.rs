@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::ReaderStream;
 
 use super::{
+    collection,
     control::Value,
     place::{Folder, Ground},
     sidecar::{Brought, Sidecar},
@@ -53,13 +54,15 @@ enum Attempt {
     Unauthorized(String),
     /// Not as it is; trying again soon changes nothing.
     Refused(String),
+    /// Not so much.
+    TooLarge(String),
 }
 
 /// Waits until the recorder has acknowledged.
 pub(super) async fn deliver(sidecar: &Arc<Sidecar>) -> io::Result<()> {
-    let digest = std::fs::read_to_string(digest_file(&sidecar.folder))?;
     let mut pause = FIRST_PAUSE;
     loop {
+        let digest = std::fs::read_to_string(digest_file(&sidecar.folder))?;
         let why = match attempt(sidecar, &digest).await {
             Ok(Attempt::Acknowledged) => {
                 sidecar.update(|state| state.delivery_error = None);
@@ -68,6 +71,12 @@ pub(super) async fn deliver(sidecar: &Arc<Sidecar>) -> io::Result<()> {
             // Of a pod the kubelet replaces the token.
             Ok(Attempt::Later(why) | Attempt::Unauthorized(why)) => why,
             Ok(Attempt::Refused(why)) => {
+                pause = LONGEST_PAUSE;
+                why
+            }
+            // What fits is better than nothing, and is said to be less than all.
+            Ok(Attempt::TooLarge(why)) if collection::lighten(sidecar, &why).await? => continue,
+            Ok(Attempt::TooLarge(why)) => {
                 pause = LONGEST_PAUSE;
                 why
             }
@@ -147,7 +156,7 @@ async fn send(
 
 /// What a status means: 200 is pushed, 202 is not yet; others of 4xx do not get better by themselves.
 fn judge(status: StatusCode, text: &str) -> Attempt {
-    let text: String = text.trim().chars().take(REFUSAL).collect();
+    let text: String = words(text).chars().take(REFUSAL).collect();
     let why = format!("the recorder answered {status}: {text}");
     match status {
         StatusCode::OK => Attempt::Acknowledged,
@@ -155,9 +164,17 @@ fn judge(status: StatusCode, text: &str) -> Attempt {
         StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => {
             Attempt::Later(why)
         }
+        StatusCode::PAYLOAD_TOO_LARGE => Attempt::TooLarge(why),
         status if status.is_client_error() => Attempt::Refused(why),
         _ => Attempt::Later(why),
     }
+}
+
+/// What a problem (RFC 9457) says to people; any other text as it is.
+fn words(text: &str) -> String {
+    let problem: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    let said = ["detail", "title"].iter().find_map(|part| problem.as_ref()?.get(part)?.as_str());
+    said.unwrap_or(text.trim()).to_owned()
 }
 
 type Body = StreamBody<futures::stream::BoxStream<'static, io::Result<Frame<Bytes>>>>;
@@ -192,7 +209,7 @@ mod tests {
             (401, "Unauthorized"),
             (403, "Refused"),
             (409, "Later"),
-            (413, "Refused"),
+            (413, "TooLarge"),
             (503, "Later"),
         ] {
             let attempt = judge(StatusCode::from_u16(status).unwrap(), "");

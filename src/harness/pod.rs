@@ -65,6 +65,10 @@ pub const NODE_ADDRESS_VARIABLE: &str = "OSTLER_NODE_ADDRESS";
 /// See [`UID_VARIABLE`].
 pub const NODE_NAME_VARIABLE: &str = "OSTLER_NODE_NAME";
 
+/// How long the proof of egress may take, unless somebody says otherwise, in seconds: network plugins that enforce a
+/// policy do so some seconds after a pod has its address.
+pub const PROOF_SECONDS: u64 = 60;
+
 /// What was asked for: the content of [`ANNOTATION`]. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,8 +83,16 @@ pub struct PodFile {
     pub allow_unenforced: bool,
     /// True: a node that can be reached in spite of the policy is told, and does not fail the run.
     pub allow_node_reach: bool,
+    /// How long the proof of egress may take, in seconds.
+    #[serde(default = "default_proof_seconds")]
+    pub proof_seconds: u64,
     /// The only way out.
     pub proxy: Endpoint,
     /// The API server's address, which must not answer.
     pub api_server: Option<std::net::SocketAddr>,
+}
+
+/// Of pods that were made before it could be said.
+fn default_proof_seconds() -> u64 {
+    PROOF_SECONDS
 }

@@ -77,16 +77,33 @@ pub struct ConfigRepositorySpec {
     /// The Secret with the HTTP proxy: `address`, `username`, `password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_secret_ref: Option<NameRef>,
-    /// Namespaces that its files may name; default: this object's own.
+    /// The service account of this object's namespace in whose name its objects are written, and whose rights count. Default: ostler itself, in this namespace only. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"), length(max = 63))]
+    pub service_account_name: Option<String>,
+    /// Namespaces that its files may name; default: this object's own. In a cluster others need `serviceAccountName`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
     pub allowed_namespaces: Vec<String>,
+    /// What files must keep to, beyond their schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<Checks>,
     /// What may be deleted when files go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,
     /// Where claims and results go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_back: Option<WriteBack>,
+}
+
+/// What files must keep to, beyond their schema.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Checks {
+    /// Code repositories that runs may clone and push to, as patterns: `https://git.example.com/shop/*` for one segment, `/**` for any below, `*.` for the first label of a host. An empty list allows none; default: any. Every run in the namespaces that this repository may write to is held to it, whoever made the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 2048)))]
+    pub allowed_repositories: Option<Vec<String>>,
 }
 
 /// What may be deleted when files go.
@@ -175,6 +192,14 @@ pub struct Author {
     /// The address.
     #[schemars(regex(pattern = "^[^<>\\n ]+$"), length(min = 1, max = 253))]
     pub email: String,
+}
+
+impl ConfigRepositorySpec {
+    /// The patterns of `checks.allowedRepositories`; none: every code repository is allowed.
+    #[must_use]
+    pub fn allowed_repositories(&self) -> Option<&[String]> {
+        self.checks.as_ref()?.allowed_repositories.as_deref()
+    }
 }
 
 /// What ostler says of a repository.

@@ -103,6 +103,8 @@ reasons! {
     SecretNotFound,
     /// A Secret exists but its annotations do not allow this use or host.
     SecretNotAllowed,
+    /// A code repository of the run is none of those that a `ConfigRepository` allows.
+    RepositoryNotAllowed,
     /// The prompt is a path, and no syncer made it a ConfigMap.
     PromptNeedsSyncer,
     /// The session, or the repository it comes from, is suspended.

@@ -4,17 +4,21 @@ mod crds;
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-use http::{HeaderValue, header::USER_AGENT};
+use http::{HeaderName, HeaderValue, Request, header::USER_AGENT};
 use kube::{
     Client, Config,
-    client::{ClientBuilder, retry::RetryPolicy},
+    client::{Body, ClientBuilder, retry::RetryPolicy},
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
 pub use crds::{CrdError, check_crds};
-use tower::{buffer::BufferLayer, retry::RetryLayer};
+use tower::{buffer::BufferLayer, retry::RetryLayer, service_fn};
 
 use super::lease::Fence;
+use crate::names::{Namespace, ObjectName};
+
+/// Whose rights count for a request, if not the caller's. Of a service account the API server adds the groups itself.
+const IMPERSONATE_USER: HeaderName = HeaderName::from_static("impersonate-user");
 
 /// Longer than a connection to an API server that is there takes.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -104,6 +108,24 @@ pub async fn connect_behind(target: &Target, fence: &Fence) -> Result<Client, Er
     let builder = ClientBuilder::try_from(config).map_err(failed)?;
     let repeats = RetryLayer::new(RetryPolicy::server_retry());
     Ok(builder.with_layer(fence).with_layer(&BufferLayer::new(QUEUE)).with_layer(&repeats).build())
+}
+
+/// The same connection in the name of a service account: its rights count, not ours, and the audit log of the API server
+/// names both. We need the right to impersonate it, and nothing is asked of the API server yet.
+///
+/// # Panics
+/// Outside a tokio runtime.
+#[must_use]
+pub fn as_account(client: &Client, namespace: &Namespace, name: &ObjectName) -> Client {
+    let user = format!("system:serviceaccount:{namespace}:{name}");
+    let user = HeaderValue::try_from(user).expect("names are letters, digits and signs");
+    let client = client.clone();
+    let service = service_fn(move |mut request: Request<Body>| {
+        request.headers_mut().insert(IMPERSONATE_USER, user.clone());
+        let client = client.clone();
+        async move { client.send(request).await }
+    });
+    Client::new(service, namespace.as_str())
 }
 
 async fn settings(target: &Target) -> Result<Config, Error> {

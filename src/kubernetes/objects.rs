@@ -56,6 +56,12 @@ impl KubeObjects {
         Self { happenings: events::start(client.clone()), client }
     }
 
+    /// The client that it asks by.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     fn api(&self, id: &ObjectId) -> Api<Object> {
         self.api_of(id.kind, Some(&id.namespace))
     }

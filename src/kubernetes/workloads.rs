@@ -4,15 +4,18 @@
 //! to its sidecar, over a stream that the kubelet opens in the sidecar's container.
 
 mod answer;
+mod events;
 mod keeper;
+mod output;
 mod pod;
 mod pods;
 mod seen;
+mod settings;
 mod sidecar;
 mod trouble;
 mod watch;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -34,73 +37,27 @@ use self::{
     seen::Seen,
     watch::First,
 };
+pub use self::{
+    events::STALL,
+    output::{OutputError, SidecarError, copy_output},
+    settings::{PodSettings, PullPolicy},
+};
 use crate::{
     class::Class,
     harness::{control::Request, secrets},
     kinds::{Reason, meta},
-    kubernetes::{
-        callers::EGRESS,
-        network::{NetworkPolicies, ProxySelector},
-    },
-    names::{Namespace, ObjectName, Uid},
+    kubernetes::{callers::EGRESS, network::NetworkPolicies},
+    names::{Namespace, Uid},
     ports::{
         Secrets, Workloads,
         workloads::{Error, NamedPolicy, Place, PlaceSpec, RunKey, SidecarStream, Stage, StopReason},
     },
-    proxy::tunnel::Endpoint,
 };
 
 /// The longest that one request may take, with the client's own repeats after 429 and 503.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a pod that is removed gets besides the run's own grace.
 const REMOVAL_SECONDS: u64 = 30;
-
-/// When the kubelet pulls an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// Before each start.
-    Always,
-    /// When the node does not have it.
-    IfNotPresent,
-    /// Never: the node has it, or the pod does not start.
-    Never,
-}
-
-impl PullPolicy {
-    /// The word on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "Always",
-            Self::IfNotPresent => "IfNotPresent",
-            Self::Never => "Never",
-        }
-    }
-}
-
-/// What all pods have in common.
-#[derive(Debug, Clone)]
-pub struct PodSettings {
-    /// Our own image, with the program at [`crate::harness::pod::PROGRAM`].
-    pub image: String,
-    /// When it is pulled; `None`: as the cluster does by default.
-    pub pull_policy: Option<PullPolicy>,
-    /// Secrets of the run's namespace with which images are pulled.
-    pub pull_secrets: Vec<ObjectName>,
-    /// The only way out.
-    pub proxy: Endpoint,
-    /// The API server's address, which no pod may reach; `None`: it is not tried.
-    pub api_server: Option<SocketAddr>,
-    /// True: limits that an author wrote need not be enforced.
-    pub allow_unenforced: bool,
-    /// True: a node that can be reached in spite of the policy does not fail the run.
-    pub allow_node_reach: bool,
-    /// The only namespace that is looked at; `None`: all.
-    pub scope: Option<Namespace>,
-    /// The proxy's pods, which the network policy of each namespace lets through; `None`: somebody else writes the
-    /// policies. Either way the agent starts only once its way out is proven closed.
-    pub network: Option<ProxySelector>,
-}
 
 /// The pods cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +75,8 @@ pub enum StartError {
 /// A place is written at most four times: its pod is created, our finalizer is taken off when its UID is in the run's
 /// status, the pod is deleted; and before a session's first run, the claim of its workspace is created. Once more for each
 /// change of its policies. Needs `create`,
-/// `get`, `list`, `watch`, `patch` and `delete` on pods, `create` on `pods/exec`, and `create`, `get`, `list` and
-/// `delete` on persistentvolumeclaims.
+/// `get`, `list`, `watch`, `patch` and `delete` on pods, `create` on `pods/exec`, `list` on events, and `create`, `get`,
+/// `list` and `delete` on persistentvolumeclaims.
 pub struct KubeWorkloads {
     client: Client,
     settings: PodSettings,
@@ -140,7 +97,11 @@ impl KubeWorkloads {
         settings: PodSettings,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Arc<Self>, StartError> {
-        let pods = Pods::new(Attending { client: client.clone(), secrets: Arc::clone(&secrets) });
+        let pods = Pods::new(Attending {
+            client: client.clone(),
+            secrets: Arc::clone(&secrets),
+            stall: settings.stall,
+        });
         let api = match &settings.scope {
             Some(namespace) => Api::namespaced(client.clone(), namespace.as_str()),
             None => Api::all(client.clone()),
@@ -308,7 +269,7 @@ impl Workloads for KubeWorkloads {
             self.claim(spec, session).await?;
         }
         let seen = self.create(&pod, &spec.run).await?;
-        let place = seen.place(None, Timestamp::now());
+        let place = seen.place(None, None, Timestamp::now());
         self.pods.made(seen);
         Ok(place)
     }
@@ -322,7 +283,7 @@ impl Workloads for KubeWorkloads {
         let found = answered(run, "reading its pod", api.get_opt(&pod::name(run))).await?;
         let found = found.map_err(|error| unavailable(run, "reading its pod", error))?;
         let Some(seen) = found.and_then(Seen::of).filter(|seen| seen.run() == run) else { return Ok(None) };
-        let place = seen.place(self.pods.said(&seen).as_ref(), Timestamp::now());
+        let place = seen.place(self.pods.said(&seen).as_ref(), None, Timestamp::now());
         self.pods.made(seen);
         Ok(Some(place))
     }

@@ -118,6 +118,9 @@ pub struct ResultEntry {
     /// What went wrong in collecting and recording.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What the sidecar did not deliver, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undelivered: Vec<String>,
 }
 
 /// What nobody but the agent says: it may be wrong.
@@ -276,6 +279,7 @@ pub(super) mod tests {
             startup: Startup::default(),
             artifacts: vec![],
             notes: vec!["no".into()],
+            undelivered: vec![],
         }
     }
 

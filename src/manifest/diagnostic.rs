@@ -82,6 +82,8 @@ codes! {
     InvalidName: Error,
     /// A namespace that this repository may not write to.
     NamespaceNotAllowed: Error,
+    /// A code repository that this repository's runs may not use.
+    RepositoryNotAllowed: Error,
     /// A label, annotation or name that only ostler sets.
     ReservedName: Error,
     /// The same object stands twice.

@@ -120,6 +120,7 @@ impl Reading<'_> {
             return;
         };
         images(&document, findings);
+        code_repositories(&document, self.scope, findings);
         let at = document.spans.value("/metadata/name");
         if let Some(first) = self.objects.iter().find(|object| object.id == id) {
             let message = format!("{id} stands twice in this file; first on line {}", first.at.line);
@@ -196,6 +197,19 @@ fn images(document: &Document, findings: &mut Vec<Finding>) {
             code: Code::ImageNotPinned,
             message,
         });
+    }
+}
+
+/// Every code repository that the object names is one of those allowed.
+fn code_repositories(document: &Document, scope: &Scope, findings: &mut Vec<Finding>) {
+    let contexts = document.value.pointer("/spec/contexts").and_then(Value::as_array).map_or(0, Vec::len);
+    let of_contexts = (0..contexts).map(|index| format!("/spec/contexts/{index}/git/url"));
+    for pointer in of_contexts.chain(["/spec/repository/url".to_owned()]) {
+        let Some(url) = document.value.pointer(&pointer).and_then(Value::as_str) else { continue };
+        if let Err(refused) = scope.code().check(url) {
+            let (at, code) = (document.spans.value(&pointer), Code::RepositoryNotAllowed);
+            findings.push(Finding { at, code, message: refused.in_words() });
+        }
     }
 }
 

@@ -1,8 +1,8 @@
-//! Which namespaces a repository may write to.
+//! Which namespaces a repository may write to, and which code repositories its runs may use.
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use crate::names::Namespace;
+use crate::{names::Namespace, repositories::Allowed};
 
 /// A glob that is none.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +15,14 @@ pub struct InvalidPattern {
     pub source: globset::Error,
 }
 
-/// Which namespaces a repository may write to, and which one is meant where a file names none.
+/// Which namespaces a repository may write to, and which one is meant where a file names none; and which code repositories
+/// its files may name.
 #[derive(Debug, Clone)]
 pub struct Scope {
     default: Namespace,
     allowed: Option<GlobSet>,
     only: Option<Namespace>,
+    code: Allowed,
 }
 
 impl Scope {
@@ -42,13 +44,25 @@ impl Scope {
         } else {
             Some(set.build().map_err(invalid(&patterns.join(", ")))?)
         };
-        Ok(Self { default, allowed, only: None })
+        Ok(Self { default, allowed, only: None, code: Allowed::default() })
     }
 
     /// The same, but nothing outside of one namespace: whoever asks looks after that one alone.
     #[must_use]
     pub fn limited_to(self, only: Option<Namespace>) -> Self {
         Self { only, ..self }
+    }
+
+    /// The same, but files may name no other code repositories than these.
+    #[must_use]
+    pub fn with_code(self, code: Allowed) -> Self {
+        Self { code, ..self }
+    }
+
+    /// The code repositories that files may name.
+    #[must_use]
+    pub fn code(&self) -> &Allowed {
+        &self.code
     }
 
     /// The one namespace that the repository may write to; `None`: there may be more.

@@ -277,6 +277,8 @@ pub struct Place {
     pub egress: EgressSeen,
     /// The commit that was checked out.
     pub base: Option<CommitId>,
+    /// Why its result is not acknowledged yet, once that was tried.
+    pub delivery_error: Option<String>,
 }
 
 /// What keeps a place from getting on, or ended it.

@@ -58,7 +58,9 @@ pub(super) fn wanted(
     let branch = branch_of(run, push).map_err(|why| withheld(Reason::BranchRefused, &why))?;
     let named = |reason, message: &str| entry::Push::withheld(reason, Some(branch.to_string()), message);
     if !delivery.files.iter().any(|(name, _)| name == BUNDLE) {
-        return Err(named(Reason::BundleRefused, "the report speaks of commits but brought no bundle"));
+        let why = delivery.report.undelivered.iter().find(|why| why.starts_with(BUNDLE));
+        let why = why.map_or("the report speaks of commits but brought no bundle", String::as_str);
+        return Err(named(Reason::BundleRefused, why));
     }
     let repository = run.spec.repository.clone().or_else(|| session.and_then(|s| s.spec.repository.clone()));
     let Some(repository) = repository else {

@@ -87,6 +87,7 @@ impl Subject {
             startup: report.startup.clone(),
             artifacts: report.artifacts.clone() as Vec<ArtifactSeen>,
             notes: report.notes.clone(),
+            undelivered: report.undelivered.clone(),
         }
     }
 
@@ -117,6 +118,7 @@ impl Subject {
             startup: status.startup.unwrap_or_default(),
             artifacts: Vec::new(),
             notes: vec!["the sidecar delivered no report".to_owned()],
+            undelivered: Vec::new(),
         }
     }
 }

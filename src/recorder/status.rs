@@ -180,7 +180,7 @@ impl News {
             Self::Ended { entry, commit } => {
                 match commit {
                     Ok(commit) => {
-                        let message = format!("recorded in {commit}");
+                        let message = recorded(commit, &entry.undelivered);
                         set(types::RESULT_RECORDED, State::True, Reason::Recorded, &message);
                     }
                     Err((reason, message)) => set(types::RESULT_RECORDED, State::False, *reason, message),
@@ -236,6 +236,16 @@ impl std::fmt::Display for News {
             Self::RanBefore { commit, .. } => write!(f, "this name has run before: {commit}"),
         }
     }
+}
+
+/// Where it is recorded, and what of it is not, as far as a message may be long.
+fn recorded(commit: &str, undelivered: &[String]) -> String {
+    let mut message = format!("recorded in {commit}");
+    if !undelivered.is_empty() {
+        message.push_str(", but not delivered: ");
+        message.push_str(&undelivered.join("; "));
+    }
+    crate::ledger::entry::cut(&message, 1024).to_owned()
 }
 
 fn ended(

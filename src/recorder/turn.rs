@@ -2,6 +2,8 @@
 
 mod flush;
 mod look;
+mod tell;
+mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,23 +24,20 @@ use super::{
     prepare::{self, Outgoing, Prepared},
     queue::{self, Due, Need},
     settings::Settings,
-    status::{self, News},
+    status::News,
     world::{Side, World},
-    write,
 };
 use crate::{
     git::sign::SigningKey,
     kinds::{
         HarnessRun, Reason,
         config_repository::{ClaimMode, ConfigRepositorySpec},
-        harness_run::HarnessRunStatus,
-        standing::{denials_since, turned},
     },
     ledger::{self, ResultEntry},
     names::{Namespace, ObjectName, Uid},
-    ports::objects::{At, Happening, Severity, id_of},
+    ports::objects::id_of,
     report::{Delivery, Receipt},
-    telemetry::{Chain, Decision, Verb, metrics},
+    telemetry::{Chain, metrics},
 };
 
 /// Entries in one commit; each may bring a reference of its own, and a push holds at most 256.
@@ -68,6 +67,9 @@ pub(super) struct Desk {
     book: Option<Open>,
     /// What the remote said when it refused our push; until it takes one, or nobody asks.
     refusal: Option<String>,
+    told: told::Told,
+    /// What the store says to the repository's status, while it takes none.
+    unsaid: Option<told::Refused>,
     last_flush: Option<Instant>,
     next_look: Instant,
     failures: u32,
@@ -130,6 +132,8 @@ impl Desk {
             waiting: BTreeMap::new(),
             book: None,
             refusal: None,
+            told: told::Told::default(),
+            unsaid: None,
             last_flush: None,
             next_look: Instant::now(),
             failures: 0,
@@ -140,10 +144,11 @@ impl Desk {
     /// When to look again though nothing happens.
     pub(super) fn wake(&self) -> Instant {
         let window = self.book.as_ref().map_or(RETRY, |book| book.settings.window);
-        match self.last_flush {
+        let next = match self.last_flush {
             Some(last) if self.more => last + window,
             _ => self.next_look,
-        }
+        };
+        self.told.next().map_or(next, |again| next.min(again.into()))
     }
 
     /// Takes a delivery. The same one again waits for the same answer.
@@ -194,6 +199,7 @@ impl Desk {
 
     /// One turn.
     pub(super) async fn turn(&mut self, world: &World) {
+        self.told.begin(Instant::now().into_std());
         self.sort_mail(world).await;
         let repository = world.repository(&self.own.0, &self.own.1).cloned();
         if let Some(repository) = &repository {
@@ -259,7 +265,10 @@ impl Desk {
             if need == Need::Nothing {
                 continue;
             }
-            let Some(subject) = Subject::of(run) else { continue };
+            let Some(subject) = Subject::of(run).filter(|subject| !self.told.rests(&subject.uid, need))
+            else {
+                continue;
+            };
             match (world.side(run, &self.own), need) {
                 (Side::Ours, Need::Claim) if self.claims_in_store() => {
                     let news = News::Claimed { holder: self.holder.clone(), commit: None };
@@ -343,58 +352,6 @@ impl Desk {
 
     fn claims_in_store(&self) -> bool {
         self.book.as_ref().is_some_and(|book| book.settings.claim == ClaimMode::Cluster)
-    }
-
-    /// Points to the result that the holder of a name recorded meanwhile.
-    async fn follow(&mut self, run: &HarnessRun, subject: &Subject) {
-        let branch = self.book.as_ref().and_then(|book| book.branch.as_ref());
-        match branch.map(|branch| write::follow(branch, &subject.run)) {
-            Some(Ok(Some((entry, commit)))) => {
-                self.tell(run, &News::RanBefore { entry, commit }).await;
-            }
-            Some(Err(error)) => {
-                tracing::warn!(error = %Chain(&error), run = %subject.run, "cannot follow a run");
-            }
-            Some(Ok(None)) | None => {}
-        }
-    }
-
-    async fn abandon(&mut self, run: &HarnessRun, why: &str) {
-        self.context.metrics.recorded(metrics::Entry::Result, metrics::RecordResult::Abandoned);
-        self.context.audit(Verb::Record, &name(run), Decision::Failed, &format!("Abandoned: {why}"));
-        if let (Some(about), Some(at)) = (id_of(crate::kinds::Kind::HarnessRun, run), At::of(run)) {
-            let message = format!("the result is given up: {why}");
-            let (severity, reason) = (Severity::Warning, Reason::Abandoned);
-            self.context.store.tell(Happening { about, uid: at.uid, severity, reason, message }).await;
-        }
-        self.tell(run, &News::Unrecorded { reason: Reason::Abandoned, message: why.to_owned() }).await;
-    }
-
-    /// Writes the status. True: it stands, or there is no such run any more.
-    async fn tell(&mut self, run: &HarnessRun, news: &News) -> bool {
-        let now = (self.context.clock)();
-        let generation = run.metadata.generation;
-        let told = status::of_run(self.context.store.as_ref(), run, |s| news.tell(s, generation, now)).await;
-        match &told {
-            Ok(Some((before, after))) => self.announce(run, before, after).await,
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(run = name(run), error = %Chain(error), "a status is not written yet");
-                self.next_look = Instant::now() + RETRY;
-            }
-        }
-        told.is_ok()
-    }
-
-    /// Tells of an end that was written with its result.
-    async fn announce(&self, run: &HarnessRun, before: &HarnessRunStatus, after: &HarnessRunStatus) {
-        self.context.metrics.egress_denied(denials_since(Some(before), after));
-        let at = At::of(run).zip(id_of(crate::kinds::Kind::HarnessRun, run));
-        if let (Some(turned), Some((at, about))) = (turned(Some(before), after), at) {
-            let severity = if turned.bad { Severity::Warning } else { Severity::Normal };
-            let (reason, message) = (turned.reason, turned.message);
-            self.context.store.tell(Happening { about, uid: at.uid, severity, reason, message }).await;
-        }
     }
 
     /// The end of a delivery's way.

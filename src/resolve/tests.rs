@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ports::workloads::{ContextContent, Limit};
+use crate::{
+    kinds::ConfigRepository,
+    ports::workloads::{ContextContent, Limit},
+};
 
 fn run(spec: Value) -> HarnessRun {
     serde_json::from_value(json!({
@@ -123,4 +126,54 @@ fn the_syncers_digest_wins() {
     assert!(own.starts_with("v1:"));
     run.metadata.annotations = Some([(meta::DIGEST.to_owned(), "v1:z".to_owned())].into());
     assert_eq!(digest_of(&run, &World::default()).unwrap(), "v1:z");
+}
+
+/// A `ConfigRepository` of a namespace with these allowed namespaces and code repositories.
+fn repository(namespace: &str, namespaces: Value, allowed: Value) -> ConfigRepository {
+    serde_json::from_value(json!({
+        "apiVersion": "ostler.dev/v1alpha1", "kind": "ConfigRepository",
+        "metadata": {"namespace": namespace, "name": "agents"},
+        "spec": {"url": "/r", "allowedNamespaces": namespaces, "checks": {"allowedRepositories": allowed}}
+    }))
+    .unwrap()
+}
+
+#[test]
+fn whatever_a_run_would_clone_is_held_against_every_rule_of_its_namespace() {
+    let shop = "https://git.example.com/shop/*";
+    let (good, bad) = ("https://git.example.com/shop/a", "https://evil.example/shop/a");
+    let of = |spec: Value| {
+        let session = json!({"repository": {"url": bad}});
+        move |rules: &[&ConfigRepository]| {
+            let mut world = world(shell(), Some(session.clone()));
+            world.rules = rules::in_force("team", rules.iter().copied());
+            resolve(&run(spec.clone()), "v1:x", &world).map(drop).map_err(|missing| missing.reason)
+        }
+    };
+    let refused = Err(Reason::RepositoryNotAllowed);
+    let (own, also) = (json!({"repository": {"url": good}}), json!({"repository": {"url": bad}}));
+    let session = json!({"sessionRef": {"name": "pay"}});
+    let optional = json!({"contexts": [{"name": "c", "optional": true, "git": {"url": bad}}]});
+    let ours = repository("team", json!([]), json!([shop]));
+    let theirs = repository("far", json!(["team*"]), json!(["https://git.example.com/**"]));
+    let away = repository("far", json!([]), json!([]));
+    let none = repository("team", json!([]), json!([]));
+    let broken = repository("team", json!([]), json!(["https://git.example.com/shop-*"]));
+    let anywhere = repository("far", json!(["["]), json!([]));
+    let free = repository("team", json!([]), json!(null));
+    let cases = [
+        ("no rule", of(also.clone()), vec![&free, &away], Ok(())),
+        ("an allowed one", of(own.clone()), vec![&ours, &theirs, &free, &away], Ok(())),
+        ("another one", of(also.clone()), vec![&ours], refused),
+        ("the session's", of(session), vec![&ours], refused),
+        ("a context's", of(optional), vec![&ours], refused),
+        ("a rule from elsewhere", of(also), vec![&theirs], refused),
+        ("one rule of two", of(own.clone()), vec![&theirs, &none], refused),
+        ("a rule that is none", of(own.clone()), vec![&broken], refused),
+        ("one that may be for us", of(own), vec![&anywhere], refused),
+        ("no repository at all", of(json!({})), vec![&none], Ok(())),
+    ];
+    for (name, resolve, rules, expected) in cases {
+        assert_eq!(resolve(&rules), expected, "{name}");
+    }
 }

@@ -14,8 +14,8 @@ use crate::{
     telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who, metrics::Action},
 };
 
-/// Writes under way at once. Kinds that others refer to come first only in the order of their start: a reference that
-/// dangles for a moment is Pending for a moment.
+/// Writes of one kind under way at once. The kinds come one after the other, because what is referred to has to be there
+/// first: a run that comes before its session would say that it has none.
 const CONCURRENCY: usize = 8;
 
 /// What came of a plan.
@@ -36,17 +36,16 @@ impl Applied {
     }
 }
 
-/// Carries the steps out, in order.
+/// Carries the steps out by `writer`, in order: those of one kind side by side.
 pub(super) async fn apply(
     plan: Plan,
     commit: Option<&CommitId>,
+    writer: objects::Store,
     context: &Context,
 ) -> Result<Applied, Error> {
-    let (deletes, writes): (Vec<_>, Vec<_>) =
-        plan.steps.into_iter().partition(|step| matches!(step, Step::Delete { .. }));
     let mut applied = Applied::default();
-    let hand = Hand::of(commit, context);
-    for phase in [writes, deletes] {
+    let hand = Hand::of(commit, writer, context);
+    for phase in phases(plan) {
         // whoever drops this stream keeps further steps from being begun; those under way end with their lines
         let begin = |step| context.writes.spawn(hand.clone().carry_out(step));
         let mut outcomes = stream::iter(phase).map(begin).buffered(CONCURRENCY);
@@ -65,6 +64,19 @@ pub(super) async fn apply(
     Ok(applied)
 }
 
+/// The steps of one kind each, applies or deletes, in the plan's order.
+fn phases(plan: Plan) -> Vec<Vec<Step>> {
+    let phase = |step: &Step| (matches!(step, Step::Delete { .. }), step.id().kind);
+    let mut phases: Vec<Vec<Step>> = Vec::new();
+    for step in plan.steps {
+        match phases.last_mut() {
+            Some(last) if last.last().is_some_and(|last| phase(last) == phase(&step)) => last.push(step),
+            _ => phases.push(vec![step]),
+        }
+    }
+    phases
+}
+
 /// What one step needs, also when nobody waits for it any more.
 #[derive(Clone)]
 struct Hand {
@@ -76,9 +88,9 @@ struct Hand {
 }
 
 impl Hand {
-    fn of(commit: Option<&CommitId>, context: &Context) -> Self {
+    fn of(commit: Option<&CommitId>, store: objects::Store, context: &Context) -> Self {
         Self {
-            store: context.store.clone(),
+            store,
             audit: context.audit.clone(),
             metrics: context.metrics.clone(),
             clock: context.clock.clone(),
@@ -146,5 +158,30 @@ async fn one(step: Step, store: &dyn Objects) -> (ObjectId, Action, Result<(), o
             };
             (id, Action::Delete, outcome)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::Kind;
+
+    #[test]
+    fn what_is_referred_to_is_written_before_what_refers_to_it_begins() {
+        let id = |kind, name: &str| ObjectId::new(kind, "team".parse().unwrap(), name.parse().unwrap());
+        let create = |kind, name| Step::Create { id: id(kind, name), body: serde_json::Value::Null };
+        let at = objects::At { uid: "u".parse().unwrap(), resource_version: None };
+        let delete = |kind, name| Step::Delete { id: id(kind, name), at: at.clone() };
+        let steps = vec![
+            create(Kind::Session, "a"),
+            create(Kind::HarnessRun, "a"),
+            create(Kind::HarnessRun, "b"),
+            delete(Kind::HarnessRun, "c"),
+            delete(Kind::HarnessRun, "d"),
+            delete(Kind::Session, "b"),
+        ];
+        let lengths: Vec<usize> = phases(Plan { steps: steps.clone() }).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [1, 2, 2, 1]);
+        assert_eq!(phases(Plan { steps: steps.clone() }).concat(), steps);
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     kinds::Reason,
     manifest::InvalidPattern,
     ports::{objects, secrets},
+    repositories,
 };
 
 /// Why a round could not end.
@@ -35,6 +36,9 @@ pub enum Error {
     /// `spec.allowedNamespaces` has a bad pattern.
     #[error("spec.allowedNamespaces is invalid")]
     Namespaces(#[from] InvalidPattern),
+    /// `spec.checks.allowedRepositories` has a bad pattern.
+    #[error("spec.checks.allowedRepositories is invalid")]
+    Repositories(#[from] repositories::InvalidPattern),
     /// The spec cannot be used.
     #[error("{0}")]
     Spec(String),
@@ -54,7 +58,7 @@ impl Error {
             Self::Git { source, .. } => source.class(),
             Self::Remote(source) => source.class(),
             Self::Objects { source, .. } => source.class(),
-            Self::Namespaces(_) | Self::Spec(_) => Class::Invalid,
+            Self::Namespaces(_) | Self::Repositories(_) | Self::Spec(_) => Class::Invalid,
             Self::Status(_) | Self::Broken(_) => Class::Bug,
         }
     }
@@ -76,7 +80,7 @@ impl Error {
             }
             Self::Remote(_) => Reason::SecretNotAllowed,
             Self::Objects { .. } | Self::Broken(_) => Reason::Progressing,
-            Self::Namespaces(_) | Self::Spec(_) => Reason::InvalidSpec,
+            Self::Namespaces(_) | Self::Repositories(_) | Self::Spec(_) => Reason::InvalidSpec,
         }
     }
 }

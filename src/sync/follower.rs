@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use tokio::sync::watch;
 
 use super::{
-    Context, Error, apply,
+    Context, Error, account, apply,
     drift::Enforced,
     fight::Fights,
     observe,
@@ -28,6 +28,7 @@ use crate::{
     manifest::{Desired, Diagnostic, Scope},
     names::Namespace,
     plan::{self, Action, PlanReport, Policy},
+    repositories::Allowed,
     telemetry::Chain,
 };
 
@@ -217,6 +218,7 @@ impl Follower {
         scope: &Scope,
         round: &mut Round<'_>,
     ) -> Result<End, Error> {
+        let writer = account::writer(round.repository, scope, round.context)?;
         let policy = policy(round.repository, commit)?;
         let live = store::live(scope, round.context).await?;
         let (mut plan, mut report) = plan::plan(&desired, &live, &self.view, &policy, round.now);
@@ -224,7 +226,7 @@ impl Follower {
         if corrects {
             self.referee(&mut plan, &mut report, &live, round.repository, round.context).await;
         }
-        let applied = apply::apply(plan, policy.commit.as_ref(), round.context).await?;
+        let applied = apply::apply(plan, policy.commit.as_ref(), writer, round.context).await?;
         if corrects {
             applied.written.iter().for_each(|id| self.fights.corrected(id, round.now));
         }
@@ -258,7 +260,8 @@ fn policy(repository: &ConfigRepository, commit: CommitId) -> Result<Policy, Err
 fn scope(repository: &ConfigRepository) -> Result<Scope, Error> {
     let namespace = repository.namespace().unwrap_or_default().parse::<Namespace>();
     let namespace = namespace.map_err(|error| Error::Spec(error.to_string()))?;
-    Ok(Scope::new(namespace, &repository.spec.allowed_namespaces)?)
+    let code = Allowed::new(repository.spec.allowed_repositories())?;
+    Ok(Scope::new(namespace, &repository.spec.allowed_namespaces)?.with_code(code))
 }
 
 /// Runs that are asked for and that only the ledger knows.

@@ -25,6 +25,7 @@ pub(super) struct Reading {
     include: Vec<String>,
     exclude: Vec<String>,
     allowed_namespaces: Vec<String>,
+    allowed_repositories: Option<Vec<String>>,
 }
 
 /// Files that count when none are named.
@@ -42,6 +43,7 @@ impl Reading {
             include,
             exclude: spec.exclude.clone(),
             allowed_namespaces: spec.allowed_namespaces.clone(),
+            allowed_repositories: spec.allowed_repositories().map(<[String]>::to_vec),
         }
     }
 

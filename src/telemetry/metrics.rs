@@ -120,6 +120,15 @@ words!(
     }
 );
 words!(
+    /// A controller.
+    Reconciler {
+        /// That of sessions.
+        Session = "session",
+        /// That of runs.
+        Run = "run",
+    }
+);
+words!(
     /// A queue of work.
     Queue {
         /// Repositories to sync.
@@ -167,6 +176,11 @@ struct QueueLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ControllerLabels {
+    controller: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     route: String,
     status: u16,
@@ -199,6 +213,7 @@ pub struct Metrics {
     sync_seconds: Histogram,
     applied: Family<AppliedLabels, Counter>,
     calls: Family<CallLabels, Counter>,
+    reconcile_seconds: Family<ControllerLabels, Histogram, fn() -> Histogram>,
     runs: Family<PhaseLabels, Gauge>,
     run_starts: Counter,
     recorded: Family<RecordLabels, Counter>,
@@ -226,6 +241,7 @@ impl Metrics {
             sync_seconds: seconds(),
             applied: Family::default(),
             calls: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(short),
             runs: Family::default(),
             run_starts: Counter::default(),
             recorded: Family::default(),
@@ -250,6 +266,8 @@ impl Metrics {
         to.register_with_unit("sync", "From the start of a fetch to the last apply", Unit::Seconds, sync);
         to.register("objects_applied", "Objects that the syncer wrote", self.applied.clone());
         to.register("object_calls", "Calls to the store of objects", self.calls.clone());
+        let help = "From a look at an object to the last write that it led to";
+        to.register_with_unit("reconcile", help, Unit::Seconds, self.reconcile_seconds.clone());
         to.register("runs", "Runs that exist, by phase", self.runs.clone());
         to.register("run_starts", "Places made for runs", self.run_starts.clone());
         to.register("recorded", "Claims and results for the ledger", self.recorded.clone());
@@ -275,6 +293,12 @@ impl Metrics {
     /// The store of objects was called.
     pub fn called(&self, call: Call) {
         self.calls.get_or_create(&CallLabels { verb: call.as_str() }).inc();
+    }
+
+    /// A controller looked at an object, and did what was to be done.
+    pub fn reconciled(&self, by: Reconciler, took: Duration) {
+        let labels = ControllerLabels { controller: by.as_str() };
+        self.reconcile_seconds.get_or_create_owned(&labels).observe(took.as_secs_f64());
     }
 
     /// How many runs there are of each phase now; phases that are left out have none.
@@ -349,6 +373,11 @@ fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.005, 2.0, 14))
 }
 
+/// Buckets from 50 µs to 26 s: most looks lead to no write.
+fn short() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_05, 2.0, 20))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,6 +398,7 @@ mod tests {
         metrics.written_back(Duration::from_secs(100));
         metrics.egress_denied(3);
         metrics.set_queue(Queue::Record, 2);
+        metrics.reconciled(Reconciler::Run, Duration::from_micros(70));
         metrics.answered(Some("/api/v1/runs/{ns}/{name}"), 200);
         metrics.answered(None, 404);
         for line in [
@@ -381,6 +411,8 @@ mod tests {
             r#"ostler_write_back_seconds_bucket{le="+Inf"} 1"#,
             "ostler_egress_denials_total 3",
             r#"ostler_queue_length{queue="record"} 2"#,
+            r#"ostler_reconcile_seconds_bucket{le="0.00005",controller="run"} 0"#,
+            r#"ostler_reconcile_seconds_bucket{le="0.0001",controller="run"} 1"#,
             r#"ostler_api_requests_total{route="/api/v1/runs/{ns}/{name}",status="200"} 1"#,
             r#"ostler_api_requests_total{route="unmatched",status="404"} 1"#,
             "# EOF",

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Prints the folder with the programs of the test API server, or of the test node; builds them into the user's cache
-# first, if need be.
+# Prints the folder with the programs of the test API server, of the test node, or of those that tests put into pods of
+# any cluster; builds them into the user's cache first, if need be.
 #
-# usage: tests/cluster/build.sh [--node]
+# usage: tests/cluster/build.sh [--node | --pods]
 #
 # With KUBEBUILDER_ASSETS, the API server's are in that folder. Else what is here is built, once for each state of these
 # files: minutes the first time, nothing later. Several callers at once wait for the one that builds.
@@ -18,11 +18,15 @@ case ${1:-} in
     ;;
   --node)
     kind=node
-    programs=(kube-scheduler kubelet kube-proxy pause probe enforcer)
+    programs=(kube-scheduler kubelet kube-proxy pause probe enforcer names)
     # Programs of others; cni.go pins them.
     plugins=(ipam/host-local main/loopback main/ptp)
     ;;
-  *) fail "usage: tests/cluster/build.sh [--node]" ;;
+  --pods)
+    kind=pods
+    programs=(probe gitserver)
+    ;;
+  *) fail "usage: tests/cluster/build.sh [--node | --pods]" ;;
 esac
 
 if [[ $kind == api && -n ${KUBEBUILDER_ASSETS:-} ]]; then
@@ -55,7 +59,7 @@ compile() { # compile FOLDER PACKAGE...
 if [[ ! -d $assets ]]; then
   command -v go >/dev/null 2>&1 || fail "the tests need a Kubernetes $kind, and there is no Go to build it with:" \
     "install Go $(awk '$1 == "go" { print $2; exit }' go.mod) or later (https://go.dev/dl)" \
-    "$([[ $kind == node ]] || echo "or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl")"
+    "$([[ $kind != api ]] || echo "or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl")"
   mkdir -p "$cache"
   exec {lock}>"$cache/.lock"
   flock "$lock"

@@ -22,6 +22,7 @@ use ostler::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
 /// `ada` may see namespace `team`, `eve` nothing; `run-a` is the sidecar of team/a.
@@ -239,4 +240,32 @@ async fn nobody_hands_in_another_runs_result() {
     assert_eq!(put(&router, RESULT, "run-a", Some("00"), stream("a", "u-a")).await.0, 422);
     assert_eq!(put(&router, RESULT, "run-a", None, b"no tar at all".to_vec()).await.0, 422);
     assert!(seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn who_sends_too_much_is_told_so_and_not_cut_off() {
+    let (router, seen, _folder) = taking(Receipt::Recorded);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut head = tar::Header::new_gnu();
+    head.set_path("report.json").unwrap();
+    head.set_size(64 << 20);
+    head.set_mode(0o600);
+    head.set_cksum();
+    // Far more than the sockets between us hold.
+    let body = [head.as_bytes().as_slice(), &vec![b' '; 64 << 20]].concat();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "PUT {RESULT} HTTP/1.1\r\nHost: recorder\r\nAuthorization: Bearer run-a\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.expect("all of it is taken off the line");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("report.json of 64 MiB is over the limit of 1 MiB"), "{answer}");
+    assert!(seen.lock().unwrap().is_empty());
+    serving.abort();
 }

@@ -12,7 +12,19 @@ use scan::Source;
 /// The layers, lowest first. Every module of the crate's root is in exactly one.
 const LAYERS: [&[&str]; 5] = [
     &["class", "clock", "kinds", "names"],
-    &["egress", "ledger", "manifest", "plan", "ports", "presets", "report", "resolve", "schema", "terminal"],
+    &[
+        "egress",
+        "ledger",
+        "manifest",
+        "plan",
+        "ports",
+        "presets",
+        "report",
+        "repositories",
+        "resolve",
+        "schema",
+        "terminal",
+    ],
     &["cache", "embedded", "git", "harness", "kubernetes", "proxy", "shim", "telemetry"],
     &["api", "controllers", "recorder", "sync"],
     &["cli", "main"],
@@ -251,17 +263,28 @@ fn files_are_short_and_their_names_say_something() {
 /// What tests of the node say, which need root: CI runs all that say so, by `make test-node`.
 const NEEDS_A_NODE: &str = "#[ignore = \"needs root and a node: make test-node\"]";
 
+/// What tests of somebody's cluster say: the same functions run on the node.
+const NEEDS_A_CLUSTER: &str = "#[ignore = \"needs a cluster: make test-cluster\"]";
+
 #[test]
 fn no_test_is_switched_off() {
     for folder in ["src", "tests"] {
         for source in sources(folder) {
             let ignored = source.attributes().into_iter().filter(|&name| name == "ignore").count();
-            let elsewhere = if source.path.starts_with("it/node/") { source.count(NEEDS_A_NODE) } else { 0 };
+            let elsewhere = match source.path.as_str() {
+                "it/anywhere/cluster.rs" => source.count(NEEDS_A_CLUSTER),
+                path if path.starts_with("it/node/") => source.count(NEEDS_A_NODE),
+                _ => 0,
+            };
             assert_eq!(ignored, elsewhere, "{folder}/{} ignores a test", source.path);
         }
     }
     let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
     assert!(read("Makefile").contains("--test it node:: -- --ignored"), "tests of the node are not run");
+    assert!(
+        read("Makefile").contains("--test it anywhere::cluster:: -- --ignored"),
+        "a cluster's are not run"
+    );
     assert!(read(".ci/run").contains("make --no-print-directory test-node"), "CI does not run them");
 }
 

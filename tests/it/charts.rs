@@ -1,5 +1,7 @@
 //! The charts: rendered, installed and upgraded by the real Helm, on a real API server.
 
+mod accounts;
+mod documented;
 mod exec;
 mod helm;
 mod image;
@@ -7,6 +9,7 @@ mod install;
 mod render;
 mod rights;
 mod smoke;
+mod verbs;
 
 use serde_json::Value;
 

@@ -3,18 +3,14 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
-// with their paths, because benches/cluster includes this file, too
-#[path = "cluster/audit.rs"]
+// of these benches/cluster needs those that are no tests
 mod audit;
-#[path = "cluster/authority.rs"]
 mod authority;
+mod exec;
 #[cfg(test)]
 #[allow(unused_imports, reason = "in a bench its tests are left out")]
-#[path = "cluster/fixture.rs"]
 mod fixture;
-#[path = "cluster/keeper.rs"]
 mod keeper;
-#[path = "cluster/server.rs"]
 mod server;
 
 use std::{
@@ -41,6 +37,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 pub(crate) use self::{
     audit::{AuditLine, object_writes},
     authority::Authority,
+    exec::{Container, Output, exec},
     keeper::Keeper,
     server::{PATIENCE, PAUSE, Server, eventually, path_printed_by},
 };

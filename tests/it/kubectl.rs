@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use tokio::{process::Command, sync::OnceCell};
 
-use crate::cluster;
+use crate::cluster::{self, Cluster};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A user at a prompt, in a namespace of their own.
-struct Prompt {
+pub(crate) struct Prompt {
     program: PathBuf,
     kubeconfig: PathBuf,
     namespace: String,
@@ -31,16 +31,22 @@ impl Prompt {
     async fn new() -> Self {
         let cluster = cluster::shared().await;
         cluster.install_crds().await;
+        let namespace = cluster.namespace("kubectl").await;
+        Self::at(cluster, &namespace).await
+    }
+
+    /// An administrator's, in that namespace.
+    pub(crate) async fn at(cluster: &Cluster, namespace: &str) -> Self {
         Self {
             program: program().await,
             kubeconfig: cluster.kubeconfig().to_owned(),
-            namespace: cluster.namespace("kubectl").await,
+            namespace: namespace.to_owned(),
             home: tempfile::tempdir().unwrap(),
         }
     }
 
     /// What a command prints: first its output, then its complaints.
-    async fn run(&self, arguments: &[&str]) -> [String; 2] {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> [String; 2] {
         let run = Command::new(&self.program)
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", self.home.path())
@@ -106,21 +112,6 @@ async fn fields_are_explained_and_unknown_ones_warned_of() {
     let arguments = ["apply", "--validate=warn", "--filename", manifest.to_str().unwrap()];
     let [_, complaints] = prompt.run(&arguments).await;
     assert!(complaints.contains("unknown field \"spec.rulez\""), "{complaints}");
-}
-
-#[tokio::test]
-async fn the_end_of_a_run_can_be_waited_for() {
-    let prompt = Prompt::new().await;
-    prompt.apply_examples(&[]).await;
-    let [run, _] = prompt.run(&["get", "hrun", "--output", "name"]).await;
-    let run = run.trim_end();
-    let wait = ["wait", "--for=condition=Succeeded", "--timeout=2m", run];
-    let condition = r#"{"type":"Succeeded","status":"True","observedGeneration":1,"reason":"Completed","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}"#;
-    let status =
-        format!(r#"{{"status":{{"observedGeneration":1,"phase":"Succeeded","conditions":[{condition}]}}}}"#);
-    let patch = ["patch", "--subresource=status", "--type=merge", "--patch", &status, run];
-    let ([waited, _], _) = tokio::join!(prompt.run(&wait), prompt.run(&patch));
-    assert_eq!(waited, format!("{run} condition met\n"));
 }
 
 /// kubectl with our program in its `PATH` under both names that kubectl looks for, and a namespace in its context.

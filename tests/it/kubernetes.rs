@@ -2,6 +2,7 @@
 
 mod events;
 mod faults;
+mod habits;
 mod objects;
 mod proxy;
 mod rights;

@@ -6,6 +6,7 @@
 )]
 
 mod alongside;
+mod anywhere;
 mod api;
 mod architecture;
 mod cache;
@@ -31,6 +32,7 @@ mod offline;
 mod plan;
 mod recorder;
 mod report;
+mod repositories;
 mod rerun;
 mod roles;
 mod scenarios;

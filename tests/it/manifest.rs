@@ -3,14 +3,20 @@
 use ostler::{
     manifest::{Change, Code, Desired, Files, Scope},
     names::RepoPath,
+    repositories::Allowed,
 };
 
 use crate::golden;
 
-/// Reads sections as files of a repository in namespace `team` that may also write to `team-*`.
+/// Reads sections as files of a repository in namespace `team` that may also write to `team-*`. A section
+/// `allowed-repositories` is the list of them.
 pub(crate) fn desired(files: &[(String, String)]) -> Desired {
     let patterns = ["team".to_owned(), "team-*".to_owned()];
-    let mut read = Files::new(Scope::new("team".parse().unwrap(), &patterns).unwrap());
+    let list = files.iter().find(|(path, _)| path == "allowed-repositories");
+    let list: Option<Vec<String>> = list.map(|(_, text)| text.lines().map(str::to_owned).collect());
+    let code = Allowed::new(list.as_deref()).unwrap();
+    let scope = Scope::new("team".parse().unwrap(), &patterns).unwrap().with_code(code);
+    let mut read = Files::new(scope);
     read.update(files.iter().filter(|(path, _)| is_manifest(path)).map(|(path, text)| written(path, text)));
     read.desired(|wanted| {
         let file = files.iter().find(|(path, _)| *path == wanted.as_str());

@@ -15,18 +15,38 @@
 
 #![allow(clippy::unwrap_used, dead_code, unused_imports, reason = "for all tests, not each needs all")]
 
+// of these tests/cluster/with-node.rs needs those that are no tests
+#[cfg(test)]
 mod agents;
+#[cfg(test)]
+mod anywhere;
+#[cfg(test)]
 mod breakouts;
+#[cfg(test)]
 mod endings;
 mod enforcer;
+#[cfg(test)]
 mod enforcer_table;
+#[cfg(test)]
 mod features;
 mod fixture;
 mod images;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod lost;
+#[cfg(test)]
 mod names;
+#[cfg(test)]
 mod runs;
+#[cfg(test)]
 mod smoke;
+#[cfg(test)]
 mod stage;
+#[cfg(test)]
+mod start;
+#[cfg(test)]
+mod writes;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -38,22 +58,14 @@ use std::{
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, ResourceExt,
-    api::{AttachParams, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+#[cfg(test)]
+pub(crate) use self::enforcer_table::{PORTS, TABLE, policies};
 pub(crate) use self::{enforcer::Enforcer, images::Layer};
-use crate::cluster::{Cluster, PATIENCE, PAUSE};
-
-/// What a program in a pod wrote, and how it ended.
-#[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-    /// The exit code.
-    pub(crate) code: i32,
-}
+use crate::cluster::{Cluster, Container, Output, PATIENCE, PAUSE};
 
 /// A node and what tests need around it. Dropped, it ends, and so do its pods.
 #[derive(Debug)]
@@ -174,24 +186,9 @@ impl Node {
         command: &[&str],
         input: &[u8],
     ) -> Output {
-        let parameters = AttachParams::default().container(container).stdin(true).stdout(true).stderr(true);
-        let mut process =
-            self.pods_of(namespace).await.exec(pod, command.iter().copied(), &parameters).await.unwrap();
-        let (mut stdin, mut out, mut err) =
-            (process.stdin().unwrap(), process.stdout().unwrap(), process.stderr().unwrap());
-        let status = process.take_status().unwrap();
-        let (mut stdout, mut stderr) = (String::new(), String::new());
-        let give = async move {
-            // A command that wants no input may be gone already.
-            let _ = stdin.write_all(input).await;
-            let _ = stdin.shutdown().await;
-        };
-        let ((), out, err, status) =
-            tokio::join!(give, out.read_to_string(&mut stdout), err.read_to_string(&mut stderr), status);
-        out.unwrap();
-        err.unwrap();
-        let status = serde_json::to_value(status.expect("the end of a command comes with a status")).unwrap();
-        Output { stdout, stderr, code: exit_code(&status) }
+        let client = self.cluster.client().await;
+        let whose = Container { namespace, pod, name: container };
+        crate::cluster::exec(client, whose, command, input).await
     }
 }
 
@@ -235,15 +232,4 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 /// The address of a pod that has one.
 pub(crate) fn address_of(pod: &Pod) -> IpAddr {
     pod.status.as_ref().unwrap().pod_ip.as_ref().unwrap().parse().unwrap()
-}
-
-/// As kubelet tells it: in a cause, if it is not 0.
-fn exit_code(status: &Value) -> i32 {
-    if status["status"] == "Success" {
-        return 0;
-    }
-    let mut causes = status["details"]["causes"].as_array().into_iter().flatten();
-    let code = causes.find(|cause| cause["reason"] == "ExitCode");
-    code.and_then(|cause| cause["message"].as_str()?.parse().ok())
-        .unwrap_or_else(|| panic!("no exit code: {status}"))
 }

@@ -1,5 +1,6 @@
 //! The roles of a cluster as processes, on a real API server.
 
+mod allowed;
 mod api;
 mod controllers;
 mod quiet;

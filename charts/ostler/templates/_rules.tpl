@@ -10,10 +10,14 @@ What each role may do, and why. A rule without a reason in the line before it fa
 # The loop of every controller begins with watching; the syncer compares what is there with what a commit says.
 - apiGroups: [ostler.dev]
   resources: [configrepositories, sessions, harnessruns, agents, egresspolicies]
-  verbs: [get, list, watch]
-# What a commit holds is applied, and what it holds no more is pruned; a session makes its runs.
+  verbs: [list, watch]
+# The recorder writes to the same status: it is read before it is written.
 - apiGroups: [ostler.dev]
-  resources: [configrepositories, sessions, harnessruns, agents, egresspolicies]
+  resources: [configrepositories]
+  verbs: [get]
+# What a commit holds is applied, and what it holds no more is pruned. A repository's own object never comes out of one.
+- apiGroups: [ostler.dev]
+  resources: [sessions, harnessruns, agents, egresspolicies]
   verbs: [create, patch, delete]
 # People and programs read there what became of it.
 - apiGroups: [ostler.dev]
@@ -22,13 +26,20 @@ What each role may do, and why. A rule without a reason in the line before it fa
 # Prompts and contexts are ConfigMaps: applied from commits, pruned, and read when a run starts.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 # A Secret that a manifest names and whose annotations allow that use is read when it is needed.
 {{ include "ostler.secretRule" . }}
 # `kubectl describe` shows what happened to a run.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- with .Values.controller.applyAs }}
+# A repository's objects are written in the name of the service account that it names, one of its own namespace: whose rights count.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  resourceNames: {{ toJson . }}
+  verbs: [impersonate]
+{{- end }}
 {{- end -}}
 
 {{- define "ostler.rules.pods" -}}
@@ -40,6 +51,10 @@ What each role may do, and why. A rule without a reason in the line before it fa
 - apiGroups: [""]
   resources: [pods/exec]
   verbs: [get, create]
+# Why a node does not start a pod may be said in an event only: a volume that cannot be mounted.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 # A session's workspace may outlive its runs.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
@@ -80,7 +95,11 @@ What each role may do, and why. A rule without a reason in the line before it fa
 # It finds the claims to make, and the repository and run that a result belongs to.
 - apiGroups: [ostler.dev]
   resources: [configrepositories, sessions, harnessruns, agents, egresspolicies]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
+# The controller writes to the same status: it is read before it is written.
+- apiGroups: [ostler.dev]
+  resources: [configrepositories, harnessruns]
+  verbs: [get]
 # Prompts and contexts are a part of what a claim is about.
 - apiGroups: [""]
   resources: [configmaps]
@@ -125,7 +144,7 @@ What each role may do, and why. A rule without a reason in the line before it fa
 # It shows the objects to whoever may see them.
 - apiGroups: [ostler.dev]
   resources: [configrepositories, sessions, harnessruns, agents, egresspolicies]
-  verbs: [get, list, watch]
+  verbs: [get, list]
 {{- end -}}
 
 {{- define "ostler.own.api" -}}

@@ -11,6 +11,7 @@ use crate::{
     git::{self, EntryKind, Limits, Repository, Selection},
     manifest::{Change, Desired, Files, MAX_FILE_BYTES, MAX_PROMPT_BYTES, Scope},
     names::{CommitId, RepoPath},
+    repositories::Allowed,
 };
 
 /// Most files of a folder.
@@ -31,6 +32,9 @@ pub(super) struct Choice {
     /// Namespaces that files may name, as patterns; default: any.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', default_value = "*")]
     pub(super) allowed_namespaces: Vec<String>,
+    /// Code repositories that files may name, as the patterns of checks.allowedRepositories; default: any.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(super) allowed_repositories: Option<Vec<String>>,
 }
 
 impl Choice {
@@ -80,7 +84,8 @@ impl Choice {
     }
 
     fn scope(&self) -> anyhow::Result<Scope> {
-        Ok(Scope::new(self.namespace.parse()?, &self.allowed_namespaces)?)
+        let code = Allowed::new(self.allowed_repositories.as_deref())?;
+        Ok(Scope::new(self.namespace.parse()?, &self.allowed_namespaces)?.with_code(code))
     }
 }
 

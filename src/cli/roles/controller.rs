@@ -16,10 +16,15 @@ use super::{
 use crate::{
     controllers,
     kinds::ConfigRepository,
-    kubernetes::workloads::{KubeWorkloads, PodSettings},
+    kubernetes::{
+        client::as_account,
+        objects::KubeObjects,
+        workloads::{KubeWorkloads, PodSettings},
+    },
     ledger,
     ports::Workloads,
     recorder, sync,
+    telemetry::{Counted, Metrics},
 };
 
 /// The lease of the one that works.
@@ -74,17 +79,24 @@ pub async fn run(args: ControllerArgs) -> Result<ExitCode, Error> {
         Err(ended) => return Ok(ended.into()),
     };
     let begun = tokio::select! {
-        begun = workloads(pods, &ground) => Ok(begun?),
-        ended = ground.is_to_end() => Err(ended),
+        begun = begin(&args, pods, &ground, &mut tasks) => begun.map_err(Err),
+        ended = ground.is_to_end() => Err(Ok(ended)),
     };
-    let workloads = match begun {
-        Ok(workloads) => workloads,
-        Err(ended) => {
-            ground.give_back().await;
-            return Ok(ended.into());
-        }
-    };
-    syncer(&args, &ground, &mut tasks)?;
+    match begun {
+        Ok(()) => Ok(ground.until_the_end(tasks, std::future::ready(())).await.into()),
+        Err(ended) => ground.cannot_begin(ended).await,
+    }
+}
+
+/// Starts everything, once there are places.
+async fn begin(
+    args: &ControllerArgs,
+    pods: Option<PodSettings>,
+    ground: &Ground,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), Error> {
+    let workloads = workloads(pods, ground).await?;
+    syncer(args, ground, tasks)?;
     let context = controllers::Context::new(
         ground.store.clone(),
         ground.caches.clone(),
@@ -94,8 +106,16 @@ pub async fn run(args: ControllerArgs) -> Result<ExitCode, Error> {
         ground.metrics.clone(),
         clock(),
     );
-    control(&context, args.places != Places::None, &ground.stop, &mut tasks);
-    Ok(ground.until_the_end(tasks, std::future::ready(())).await.into())
+    control(&context, args.places != Places::None, &ground.stop, tasks);
+    Ok(())
+}
+
+/// The objects of a cluster in the name of service accounts; what is asked is counted as if it were in our own.
+pub(in crate::cli) fn accounts(client: kube::Client, metrics: Arc<Metrics>) -> sync::Accounts {
+    Arc::new(move |namespace, name| {
+        let objects = KubeObjects::new(as_account(&client, namespace, name));
+        Arc::new(Counted::new(Arc::new(objects), metrics.clone()))
+    })
 }
 
 /// Starts the controllers; that of runs only where they have places.
@@ -135,6 +155,7 @@ fn syncer(args: &ControllerArgs, ground: &Ground, tasks: &mut JoinSet<()>) -> Re
     let stop = ground.stop.clone();
     let context = sync::Context {
         store: ground.store.clone(),
+        accounts: Some(accounts(ground.client.clone(), ground.metrics.clone())),
         caches: ground.caches.clone(),
         scope: ground.scope.clone(),
         secrets: ground.secrets.clone(),

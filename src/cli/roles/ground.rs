@@ -1,8 +1,11 @@
 //! What a role that works alone stands on: a cluster, a lease, caches.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::task::JoinSet;
@@ -81,6 +84,9 @@ impl Ground {
         let identity = leader.identity.clone().unwrap_or_else(identity);
         args.announce("standby", &identity);
         let fence = Fence::default();
+        // What can fail is tried before there is a lease that others would have to wait for.
+        let client = connect_behind(&target, &fence).await.map_err(reach)?;
+        let audit = args.audit()?;
         let lease = tokio::select! {
             lease = Lease::take(direct, &namespace, role.lease, &identity, fence.clone()) => lease,
             () = stop.cancelled() => return Ok(Err(Ended::Asked)),
@@ -88,7 +94,6 @@ impl Ground {
         let lease = lease.map_err(|e| Error::setup("become the only one", e))?;
         progress.leads.store(true, Ordering::Relaxed);
         args.announce("leading", &identity);
-        let client = connect_behind(&target, &fence).await.map_err(reach)?;
         let store: Store =
             Arc::new(Counted::new(Arc::new(KubeObjects::new(client.clone())), metrics.clone()));
         let (caches, fill) = Caches::new(store.as_ref(), args.namespace.as_ref());
@@ -99,7 +104,7 @@ impl Ground {
             client,
             store,
             caches,
-            audit: args.audit()?,
+            audit,
             metrics,
             scope: args.namespace.clone(),
             stop,
@@ -137,8 +142,15 @@ impl Ground {
         ended
     }
 
+    /// Gives the lease back, for whoever can begin: nobody has to wait until it runs out.
+    pub(super) async fn cannot_begin(self, ended: Result<Ended, Error>) -> Result<ExitCode, Error> {
+        self.stop.cancel();
+        self.give_back().await;
+        ended.map(Into::into)
+    }
+
     /// Gives the lease back; there is nothing that still works.
-    pub(super) async fn give_back(self) {
+    async fn give_back(self) {
         drop(self.feeding);
         self.lease.release().await;
     }

@@ -80,7 +80,10 @@ pub async fn run(args: RecorderArgs) -> Result<ExitCode, Error> {
         metrics: ground.metrics.clone(),
     };
     let ledgers = Ledgers::new(Arc::new(context), ground.caches.clone(), ground.stop.clone());
-    let address = intake(&args, &ground, &ledgers, &mut tasks).await?;
+    let address = match intake(&args, &ground, &ledgers, &mut tasks).await {
+        Ok(address) => address,
+        Err(error) => return ground.cannot_begin(Err(error)).await,
+    };
     args.role.announce("listening", &format!("https://{address}"));
     tasks.spawn(follow_all(ground.caches.clone(), ledgers.clone(), ground.stop.clone().cancelled_owned()));
     let last = async move { ledgers.ended().await };

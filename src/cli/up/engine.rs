@@ -25,6 +25,8 @@ const LEASE: &str = "ostler-up";
 /// Objects and secrets.
 pub(super) struct Engine {
     pub(super) store: Store,
+    /// The cluster in which they are, if they are in one.
+    pub(super) client: Option<kube::Client>,
     /// The namespace that is looked after; `None`: all of them.
     pub(super) scope: Option<Namespace>,
     pub(super) secrets: Arc<dyn Secrets>,
@@ -39,7 +41,8 @@ pub(super) async fn open(args: &UpArgs, namespace: Namespace, state: &StateFolde
     let layout = state.layout();
     let Some(target) = target(args) else {
         let store = Arc::new(EmbeddedStore::open_with_clock(&layout.objects(), clock())?);
-        return Ok(Engine { store, scope: None, secrets: folder(args, layout)?, access: None, lease: None });
+        let secrets = folder(args, layout)?;
+        return Ok(Engine { store, client: None, scope: None, secrets, access: None, lease: None });
     };
     let client = client::connect(&target).await.map_err(|e| Error::setup("reach the cluster", e))?;
     client::check_crds(&client).await.map_err(|e| Error::setup("use the cluster's CRDs", e))?;
@@ -54,8 +57,8 @@ pub(super) async fn open(args: &UpArgs, namespace: Namespace, state: &StateFolde
         None => Arc::new(KubeSecrets::new(client.clone())),
     };
     let access = Some(KubeAccess::new(client.clone()));
-    let store = Arc::new(KubeObjects::new(client));
-    Ok(Engine { store, scope: Some(namespace), secrets, access, lease: Some(lease) })
+    let store = Arc::new(KubeObjects::new(client.clone()));
+    Ok(Engine { store, client: Some(client), scope: Some(namespace), secrets, access, lease: Some(lease) })
 }
 
 /// The cluster that was named, if one was.

@@ -59,6 +59,7 @@ fn external(reason: Reason) -> bool {
             | Reason::ConfigMapNotFound
             | Reason::SecretNotFound
             | Reason::SecretNotAllowed
+            | Reason::RepositoryNotAllowed
             | Reason::PromptNeedsSyncer
             | Reason::Suspended
             | Reason::InvalidSpec

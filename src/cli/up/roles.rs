@@ -30,7 +30,11 @@ use super::{
 use crate::{
     api,
     cache::Caches,
-    cli::roles::{controller::control, ledgers::Ledgers, signers},
+    cli::roles::{
+        controller::{accounts, control},
+        ledgers::Ledgers,
+        signers,
+    },
     controllers,
     embedded::{
         access::{EmbeddedAccess, Scope},
@@ -119,6 +123,7 @@ impl Roles {
 /// Parts that several roles share.
 struct Shared {
     store: Store,
+    accounts: Option<sync::Accounts>,
     secrets: Arc<dyn Secrets>,
     access: Arc<EmbeddedAccess>,
     audit: Arc<AuditLog>,
@@ -138,7 +143,7 @@ pub(super) async fn start(
 ) -> Result<Roles, Error> {
     let layout = state.layout().clone();
     let namespace = repository.metadata.namespace.as_deref().and_then(|name| name.parse().ok());
-    let Engine { store, scope, secrets, access, lease } =
+    let Engine { store, client, scope, secrets, access, lease } =
         engine::open(args, namespace.unwrap_or_else(|| args.namespace.clone()), state).await?;
     let metrics = Arc::new(Metrics::new());
     let store: Store = Arc::new(Counted::new(store, metrics.clone()));
@@ -154,6 +159,7 @@ pub(super) async fn start(
             EmbeddedAccess::open(layout.root()).map_err(|e| Error::setup("read the tokens", e))?,
         ),
         audit: Arc::new(AuditLog::file(&layout.audit()).map_err(|e| Error::setup("open the audit log", e))?),
+        accounts: client.map(|client| accounts(client, metrics.clone())),
         metrics,
         store: store.clone(),
         caches: caches.clone(),
@@ -329,6 +335,7 @@ fn syncers(
     let ledgers = ledgers.clone();
     let context = sync::Context {
         store: shared.store.clone(),
+        accounts: shared.accounts.clone(),
         caches: shared.caches.clone(),
         scope: shared.scope.clone(),
         secrets: shared.secrets.clone(),

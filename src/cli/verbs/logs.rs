@@ -1,5 +1,7 @@
 //! `ostler logs`: from the sidecar while the agent runs, from what its place keeps until that goes, then from the ledger.
+//! In a cluster a sidecar is reached through the API server, by whoever may execute commands in the run's pod.
 
+mod pods;
 mod recorded;
 
 use std::{
@@ -12,7 +14,7 @@ use futures::StreamExt;
 use kube::{ResourceExt, runtime::watcher::Event};
 use tokio::{io::AsyncReadExt, net::UnixStream};
 
-use super::{Error, Out, stop::run_name};
+use super::{Error, Out, refused, stop::run_name};
 use crate::{
     cli::{
         target::{Plane, TargetArgs},
@@ -36,7 +38,8 @@ use crate::{
 #[command(after_help = "Examples:
   ostler logs fix-login
   ostler logs fix-login -f      from the beginning until the agent ends; waits for its start
-The output of a run that has ended is read from the ledger's refs/ostler/runs/NAMESPACE/NAME.")]
+The output of a run that has ended is read from the ledger's refs/ostler/runs/NAMESPACE/NAME.
+That of a run in a pod is read from there while it runs: it takes the rights to get and create pods/exec.")]
 pub struct LogsArgs {
     /// The run
     #[arg(value_parser = run_name)]
@@ -59,10 +62,14 @@ impl LogsArgs {
         let id = ObjectId::new(Kind::HarnessRun, self.namespace.clone(), self.run.clone());
         let plane = Plane::find(&self.target).await?;
         let mut run = objects::get::<HarnessRun>(plane.objects(), &id.namespace, &id.name).await?;
+        if let (Some(client), Some(found)) = (plane.cluster(), &run) {
+            pods::print(client, plane.objects(), &id, found.clone(), self.follow, out).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         if let Some(found) = &mut run {
             let layout = plane.layout();
             if self.follow && !has_begun(layout, found) {
-                *found = begun(plane.running()?, layout, &id).await?;
+                *found = until(plane.running()?, &id, |run| has_begun(layout, run)).await?;
             }
             if let Some(stream) = at_place(layout, found, self.follow).await {
                 let shown = copy(stream, out).await?;
@@ -80,12 +87,7 @@ impl LogsArgs {
             if !is_terminal(found) {
                 let phase = found.status.as_ref().and_then(|status| status.phase);
                 let phase = phase.map_or("not seen yet", Phase::as_str);
-                let why = match layout {
-                    Some(_) => format!("it has not started: it is {phase}; `ostler logs -f` waits for it"),
-                    None => format!(
-                        "it is {phase}; its output is with the `ostler up` that runs it, until it ends"
-                    ),
-                };
+                let why = format!("it has not started: it is {phase}; `ostler logs -f` waits for it");
                 return Err(Error::NoLogs { run: id, why });
             }
         }
@@ -107,20 +109,25 @@ fn has_begun(layout: Option<&Layout>, run: &HarnessRun) -> bool {
     is_terminal(run) || place(layout, run).is_some_and(|place| place.control().exists())
 }
 
-/// Waits until the run has a place, or has ended without one.
-async fn begun(objects: &dyn Objects, layout: Option<&Layout>, id: &ObjectId) -> Result<HarnessRun, Error> {
+/// Waits until the run is as told.
+async fn until(
+    objects: &dyn Objects,
+    id: &ObjectId,
+    reached: impl Fn(&HarnessRun) -> bool + Send,
+) -> Result<HarnessRun, Error> {
     let mut events = objects.watch(id.kind, Some(id.namespace.clone()));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) if object.name_any() == id.name.as_str() => {
                 let run: HarnessRun = typed(object)?;
-                if has_begun(layout, &run) {
+                if reached(&run) {
                     return Ok(run);
                 }
             }
             Ok(Event::Delete(object)) if object.name_any() == id.name.as_str() => break,
+            Ok(_) => {}
             // a broken watch begins again by itself
-            Ok(_) | Err(_) => {}
+            Err(error) => refused(&error)?,
         }
     }
     Err(Error::NotFound(id.clone()))

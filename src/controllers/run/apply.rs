@@ -1,5 +1,7 @@
 //! Effects and status of a step, written. Every write carries the object's UID, and the status its version.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -61,8 +63,13 @@ pub(super) async fn effects(
             Effect::Confirm => {
                 context.workloads.confirm(&at.uid).await.map_err(|e| workload("confirm the place", e))?;
             }
+            Effect::Stop(reason) if context.asked.was(&at.uid, *reason) => {}
             Effect::Stop(reason) => {
                 context.workloads.stop(&at.uid, *reason).await.map_err(|e| workload("stop the agent", e))?;
+                let runs = context.caches.runs.all();
+                let uids: BTreeSet<&str> =
+                    runs.iter().filter_map(|run| run.metadata.uid.as_deref()).collect();
+                context.asked.heard(&at.uid, *reason, |uid| uids.contains(uid.as_str()));
                 context.note(Verb::Stop, id, reason.reason().as_str());
             }
             Effect::UpdateEgress(policies) => {
@@ -248,6 +255,12 @@ mod tests {
                 false,
             ),
             ("a step of collecting", collecting("CollectingResult"), collecting("RecordingResult"), false),
+            (
+                "why it takes long",
+                collecting("RecordingResult"),
+                with(collecting("RecordingResult"), "message", json!("not delivered yet")),
+                true,
+            ),
             ("a phase", starting(), collecting("CollectingResult"), true),
             ("a figure at the end", ended.clone(), with(ended, "startup", json!({"clonedMs": 5})), true),
         ];

@@ -18,6 +18,7 @@ use crate::{
     resolve::{
         self, World,
         record::{Record, record_of},
+        rules::{self, Rule},
     },
 };
 
@@ -87,7 +88,7 @@ pub(super) fn observe<'a>(run: &'a HarnessRun, place: Option<Place>, context: &C
 fn world(run: &HarnessRun, context: &Context) -> World {
     let namespace = run.namespace().unwrap_or_default();
     let caches = &context.caches;
-    let mut world = World::default();
+    let mut world = World { rules: rules(&namespace, context), ..World::default() };
     if let Some(name) = run.spec.session_ref.as_ref().map(|r| r.name.as_str())
         && let Some(session) = caches.sessions.get(&namespace, name)
     {
@@ -110,6 +111,12 @@ fn world(run: &HarnessRun, context: &Context) -> World {
         .map(|m| (named(&m.name_any()), m.as_ref().clone()))
         .collect();
     world
+}
+
+/// What the repositories that may write to a namespace say of code repositories.
+pub(in crate::controllers) fn rules(namespace: &str, context: &Context) -> Vec<Rule> {
+    let repositories = context.caches.repositories.all();
+    rules::in_force(namespace, repositories.iter().map(Arc::as_ref))
 }
 
 /// The code branch of the session's run that ended last and pushed one.

@@ -23,6 +23,9 @@ use crate::{
     resolve::Missing,
 };
 
+/// How old a run is at least that says of something that it does not exist; times of creation are whole seconds.
+const SHOWS: Duration = Duration::from_secs(2);
+
 /// Where the run is recorded, and whether that works.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ledger {
@@ -138,6 +141,10 @@ fn waiting(observed: &Observed<'_>, step: &mut Step) {
     let standing = if let Some(why) = &observed.suspended {
         Standing::new(Phase::Pending, Reason::Suspended, why)
     } else if let Err(missing) = &observed.resolved {
+        if let Some(left) = may_not_show_yet(observed, missing.reason) {
+            step.again = Some(left);
+            return;
+        }
         Standing::new(Phase::Pending, missing.reason, &missing.message)
     } else if let Ledger::Held { reason, message } = &observed.ledger {
         Standing::new(Phase::Held, *reason, message)
@@ -147,6 +154,20 @@ fn waiting(observed: &Observed<'_>, step: &mut Step) {
         return request(observed, step);
     };
     stand_now(observed, step, &standing);
+}
+
+/// How long it may take until what a new run refers to shows here, though it was there first: each kind has its own watch.
+fn may_not_show_yet(observed: &Observed<'_>, reason: Reason) -> Option<Duration> {
+    use Reason::{AgentNotFound, ConfigMapNotFound, EgressPolicyNotFound, SessionNotFound};
+    let told = observed.run.status.as_ref().is_some_and(|status| status.phase.is_some());
+    let missing =
+        matches!(reason, AgentNotFound | ConfigMapNotFound | EgressPolicyNotFound | SessionNotFound);
+    if told || !missing {
+        return None;
+    }
+    let age = observed.now.duration_since(observed.run.creation_timestamp()?.0);
+    // a clock that is behind that of the API server does not make it longer
+    SHOWS.checked_sub(age.try_into().ok()?).filter(|left| !left.is_zero())
 }
 
 /// Asks for the claim. The finalizer comes first: from here on the run must not go unrecorded.

@@ -52,6 +52,7 @@ pub(super) fn observed(folder: &Folder) -> io::Result<Place> {
         limits_not_enforced: None,
         egress: EgressSeen::default(),
         base: None,
+        delivery_error: None,
     };
     Ok(match known {
         None => place,
@@ -64,6 +65,7 @@ pub(super) fn observed(folder: &Folder) -> io::Result<Place> {
             limits_not_enforced: seen.limits_not_enforced,
             egress: seen.egress,
             base: seen.base,
+            delivery_error: seen.delivery_error,
             ..place
         },
     })

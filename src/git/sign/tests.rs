@@ -47,6 +47,21 @@ fn a_key_file_is_private_and_never_overwritten() {
 }
 
 #[test]
+fn a_key_of_somebody_else_may_be_read_by_its_group() {
+    for (mode, is_ours, expected) in [
+        (0o600, true, true),
+        (0o400, true, true),
+        (0o440, true, false),
+        (0o440, false, true),
+        (0o640, false, true),
+        (0o660, false, false),
+        (0o444, false, false),
+    ] {
+        assert_eq!(super::is_private(mode, is_ours), expected, "{mode:o}");
+    }
+}
+
+#[test]
 fn debug_output_has_no_secret() {
     let key = SigningKey::generate("ostler").unwrap();
     let shown = format!("{key:?}");

@@ -40,9 +40,6 @@ pub struct PodArgs {
     /// Where the agent finds its proxy.
     #[arg(long, hide = true, default_value_t = SocketAddr::from(FORWARDER))]
     forwarder: SocketAddr,
-    /// Seconds until a way out that is not closed ends the run.
-    #[arg(long, hide = true, default_value_t = 60)]
-    proof_seconds: u64,
 }
 
 impl PodArgs {
@@ -139,7 +136,7 @@ fn place(
         layout: Layout {
             root: args.root.clone(),
             forwarder: args.forwarder,
-            proof_seconds: args.proof_seconds,
+            proof_seconds: asked.proof_seconds,
         },
         proxy: asked.proxy,
         api_server: asked.api_server.or_else(told),

@@ -37,7 +37,10 @@ pub(super) fn unavailable(
 fn reason(status: &Status) -> Option<Reason> {
     let says = |text: &str| status.message.contains(text);
     match status.code {
-        403 if says("exceeded quota") || says("failed quota") => Some(Reason::QuotaExceeded),
+        // of a quota that was just made, nobody has counted yet what is used
+        403 if says("exceeded quota") || says("failed quota") || says("status unknown for quota") => {
+            Some(Reason::QuotaExceeded)
+        }
         // a namespace that goes takes its runs along; one that comes has no service account for a moment
         403 if says("being terminated") || says("error looking up service account") => None,
         // the API server's own right to refuse us: somebody may give it back
@@ -70,6 +73,7 @@ mod tests {
                 forbidden("failed quota: q: must specify limits.cpu for: agent"),
                 Some(Reason::QuotaExceeded),
             ),
+            (403, forbidden("status unknown for quota: q, resources: pods"), Some(Reason::QuotaExceeded)),
             (
                 403,
                 forbidden("violates PodSecurity \"restricted:latest\": runAsNonRoot != true"),

@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{pods::Pods, seen::Seen, sidecar};
+use super::{events, pods::Pods, seen::Seen, sidecar};
 use crate::{
     harness::{
         control::{Notice, Request},
@@ -27,6 +27,8 @@ use crate::{
 /// The pause before another attempt; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// The longest between two looks at the events about a pod that does not start.
+const SELDOM: Duration = Duration::from_mins(5);
 /// Most bytes of a notice: the state of a place with its policies.
 const NOTICE_BYTES: u64 = 1 << 20;
 /// A stream that says nothing for so long may be one to a node that is gone: a new one begins with a notice.
@@ -37,6 +39,8 @@ const SILENCE: Duration = Duration::from_mins(5);
 pub(super) struct Attending {
     pub(super) client: Client,
     pub(super) secrets: Arc<dyn Secrets>,
+    /// How long a pod may get no further before the events about it are read.
+    pub(super) stall: Duration,
 }
 
 /// Why a stream to a sidecar came to nothing.
@@ -54,11 +58,7 @@ enum Failure {
 pub(super) async fn keep(attending: Attending, pods: Weak<Pods>, mut seen: watch::Receiver<Arc<Seen>>) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let Ok(pod) =
-            seen.wait_for(|seen| seen.look(Timestamp::now()).attended()).await.map(|pod| Arc::clone(&pod))
-        else {
-            return;
-        };
+        let Some(pod) = until_attended(&attending, &pods, &mut seen).await else { return };
         let began = Instant::now();
         match attend(&attending, &pods, &pod).await {
             Ok(true) => return,
@@ -74,6 +74,33 @@ pub(super) async fn keep(attending: Attending, pods: Weak<Pods>, mut seen: watch
         let odd = rand::rng().random_range(0.5..1.5);
         sleep(pause.mul_f64(odd)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Waits until the pod's sidecar runs. Meanwhile what is said about a pod that gets no further is read, ever more seldom.
+/// `None`: the pod is gone.
+async fn until_attended(
+    attending: &Attending,
+    pods: &Weak<Pods>,
+    seen: &mut watch::Receiver<Arc<Seen>>,
+) -> Option<Arc<Seen>> {
+    let mut pause = attending.stall;
+    loop {
+        let attended = seen.wait_for(|seen| seen.look(Timestamp::now()).attended());
+        if let Ok(attended) = timeout(pause, attended).await {
+            return attended.ok().map(|pod| Arc::clone(&pod));
+        }
+        let pod = Arc::clone(&seen.borrow());
+        if pod.look(Timestamp::now()).untouched() {
+            match events::complaint(&attending.client, &pod).await {
+                Ok(complaint) => pods.upgrade()?.complain(&pod, complaint),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(run = %pod.run(), error, "nobody knows why the pod does not start");
+                }
+            }
+        }
+        pause = (pause * 2).min(SELDOM);
     }
 }
 

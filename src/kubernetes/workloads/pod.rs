@@ -81,6 +81,7 @@ pub(super) fn compose(settings: &PodSettings, spec: &PlaceSpec, now: Timestamp) 
         terminal: None,
         allow_unenforced: settings.allow_unenforced,
         allow_node_reach: settings.allow_node_reach,
+        proof_seconds: settings.proof_seconds,
         proxy: settings.proxy.clone(),
         api_server: settings.api_server,
     };

@@ -16,6 +16,7 @@ use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    events::Complaint,
     keeper::{Attending, keep},
     seen::Seen,
 };
@@ -39,11 +40,19 @@ pub(super) struct Pods {
 struct Held {
     seen: watch::Sender<Arc<Seen>>,
     said: Option<State>,
+    /// What the cluster says about it, while it gets no further.
+    complaint: Option<Complaint>,
     /// When we made it; until the watch shows it.
     made: Option<Instant>,
     /// True: we removed it. It is on its way out, and no place any more.
     removed: bool,
     _keeper: AbortOnDropHandle<()>,
+}
+
+impl Held {
+    fn place(&self, now: Timestamp) -> Place {
+        self.seen.borrow().place(self.said.as_ref(), self.complaint.as_ref(), now)
+    }
 }
 
 impl Pods {
@@ -65,7 +74,7 @@ impl Pods {
     pub(super) fn place(&self, run: &Uid) -> Option<Place> {
         let held = self.lock();
         let held = held.get(run).filter(|held| !held.removed)?;
-        Some(held.seen.borrow().place(held.said.as_ref(), Timestamp::now()))
+        Some(held.place(Timestamp::now()))
     }
 
     /// All places.
@@ -73,7 +82,7 @@ impl Pods {
         let now = Timestamp::now();
         let held = self.lock();
         let there = held.values().filter(|held| !held.removed);
-        there.map(|held| held.seen.borrow().place(held.said.as_ref(), now)).collect()
+        there.map(|held| held.place(now)).collect()
     }
 
     /// What the sidecar of this very pod said last.
@@ -159,6 +168,22 @@ impl Pods {
         self.changed(seen.run());
     }
 
+    /// This is what the cluster says about a pod that gets no further.
+    pub(super) fn complain(&self, about: &Seen, complaint: Option<Complaint>) {
+        let mut held = self.lock();
+        let Some(held_now) =
+            held.get_mut(&about.run().uid).filter(|held| held.seen.borrow().uid == about.uid)
+        else {
+            return;
+        };
+        if held_now.complaint == complaint {
+            return;
+        }
+        held_now.complaint = complaint;
+        drop(held);
+        self.changed(about.run());
+    }
+
     /// We took our finalizer off; the watch will show it.
     pub(super) fn confirmed(&self, of: &Seen) {
         if let Some(held) = self.lock().get(&of.run().uid)
@@ -185,6 +210,7 @@ impl Pods {
         Held {
             seen,
             said: None,
+            complaint: None,
             made,
             removed: false,
             _keeper: AbortOnDropHandle::new(tokio::spawn(keeping)),

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::ResourceExt;
 
 use super::{
+    events::Complaint,
     pod::{self, FINALIZER, RUN_UID},
     trouble::Look,
 };
@@ -67,10 +68,11 @@ impl Seen {
         Look { status: &self.status, deleted: self.deleted, now }
     }
 
-    /// The place, with the last that its sidecar said.
-    pub(super) fn place(&self, said: Option<&State>, now: Timestamp) -> Place {
+    /// The place, with the last that its sidecar said, and what the cluster says about it.
+    pub(super) fn place(&self, said: Option<&State>, complaint: Option<&Complaint>, now: Timestamp) -> Place {
         let look = self.look(now);
         let stage = stage(&look, said);
+        let trouble = look.trouble().or_else(|| complaint.and_then(|complaint| look.stalled(complaint)));
         let startup = Startup {
             scheduled_ms: self.scheduled().map(|at| millis(self.created, at)),
             installed_ms: self.installed().zip(self.scheduled()).map(|(at, from)| millis(from, at)),
@@ -85,7 +87,7 @@ impl Seen {
             node: self.node.clone(),
             stage,
             begun: look.begun() || said.is_some(),
-            trouble: look.trouble().filter(|_| stage != Stage::Released),
+            trouble: trouble.filter(|_| stage != Stage::Released),
             confirmed: self.confirmed,
             started_at: said.and_then(|said| said.started_at),
             ended_at: said.and_then(|said| said.ended_at),
@@ -95,6 +97,7 @@ impl Seen {
             limits_not_enforced: said.and_then(|said| said.limits_not_enforced.clone()),
             egress: said.map_or_else(EgressSeen::default, |said| said.egress.clone()),
             base: known.and_then(|said| said.base),
+            delivery_error: said.and_then(|said| said.delivery_error.clone()),
         }
     }
 

@@ -1,13 +1,14 @@
 //! A stream to the sidecar of a pod: the input and output of one command in its container.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{
     Api, Client,
     api::{AttachParams, AttachedProcess},
@@ -19,9 +20,12 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use super::seen::Seen;
-use crate::harness::{
-    control::{Answer, Request},
-    pod::{PROGRAM, SIDECAR},
+use crate::{
+    harness::{
+        control::{Answer, Request},
+        pod::{PROGRAM, SIDECAR},
+    },
+    names::Namespace,
 };
 
 /// How long the kubelet may take to start the command.
@@ -35,7 +39,7 @@ const BUFFER: usize = 64 << 10;
 
 /// Why a sidecar does not answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
     /// The command could not be started in its container.
     #[error("no command can be executed in the sidecar's container")]
     Exec(#[source] Box<kube::Error>),
@@ -56,22 +60,34 @@ pub(super) enum Error {
 /// A stream to a sidecar. The command ends with it.
 pub(super) struct Attached {
     // ends the command when it is dropped
-    _process: AttachedProcess,
+    process: AttachedProcess,
     input: Pin<Box<dyn AsyncWrite + Send>>,
     output: Pin<Box<dyn AsyncRead + Send>>,
 }
 
 /// Attaches to the sidecar; whatever speaks the protocol may follow.
 pub(super) async fn open(client: &Client, seen: &Seen) -> Result<Attached, Error> {
-    attach(client, seen, false).await.map(|(attached, _)| attached)
+    attach(client, &seen.run().namespace, &seen.name, false).await.map(|(attached, _)| attached)
+}
+
+/// The same by the pod's name, with how the command ends; `None`: that was not said.
+pub(super) async fn open_in(
+    client: &Client,
+    namespace: &Namespace,
+    pod: &str,
+) -> Result<(Attached, impl Future<Output = Option<Status>> + Send + use<>), Error> {
+    let (mut attached, _) = attach(client, namespace, pod, false).await?;
+    let end = attached.process.take_status().ok_or(Error::Broken(io::ErrorKind::BrokenPipe.into()))?;
+    Ok((attached, end))
 }
 
 async fn attach(
     client: &Client,
-    seen: &Seen,
+    namespace: &Namespace,
+    pod: &str,
     complaints: bool,
 ) -> Result<(Attached, Option<Pin<Box<dyn AsyncRead + Send>>>), Error> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), seen.run().namespace.as_str());
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace.as_str());
     let params = AttachParams {
         container: Some(SIDECAR.to_owned()),
         stdin: true,
@@ -83,13 +99,13 @@ async fn attach(
         max_stderr_buf_size: Some(BUFFER),
         ..AttachParams::default()
     };
-    let started = timeout(START, api.exec(&seen.name, [PROGRAM, "harness", "attach"], &params)).await;
+    let started = timeout(START, api.exec(pod, [PROGRAM, "harness", "attach"], &params)).await;
     let mut process = started.map_err(|_| Error::Silent)?.map_err(|error| Error::Exec(Box::new(error)))?;
     let (Some(input), Some(output)) = (process.stdin(), process.stdout()) else {
         return Err(Error::Broken(io::ErrorKind::BrokenPipe.into()));
     };
     let complaints = process.stderr().map(|stderr| Box::pin(stderr) as Pin<Box<dyn AsyncRead + Send>>);
-    let attached = Attached { _process: process, input: Box::pin(input), output: Box::pin(output) };
+    let attached = Attached { process, input: Box::pin(input), output: Box::pin(output) };
     Ok((attached, complaints))
 }
 
@@ -103,7 +119,7 @@ pub(super) async fn send(stream: &mut (impl AsyncWrite + Unpin), request: &Reque
 
 /// Asks, and waits for the answer.
 pub(super) async fn ask(client: &Client, seen: &Seen, request: &Request) -> Result<(), Error> {
-    let (mut attached, complaints) = attach(client, seen, true).await?;
+    let (mut attached, complaints) = attach(client, &seen.run().namespace, &seen.name, true).await?;
     let asked = async {
         send(&mut attached, request).await.map_err(Error::Broken)?;
         match answer(&mut attached).await.map_err(Error::Broken)? {

@@ -1,10 +1,12 @@
 //! What the status of a pod says in words that people understand. Pure.
 //!
-//! Only what a scheduler, a kubelet or a controller wrote into the pod is looked at: events may come late, twice or never.
+//! What a scheduler, a kubelet or a controller wrote into the pod comes first; what events say counts only for a pod whose
+//! status says nothing.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, PodStatus};
 
+use super::events::Complaint;
 use crate::{
     harness::pod::{AGENT, INSTALL, SIDECAR},
     kinds::{Phase, Reason},
@@ -37,6 +39,16 @@ const START: [&str; 5] = [
     "PreCreateHookError",
     "PreStartHookError",
     "RunContainerError",
+];
+
+/// Reasons of events about a pod that will not start before somebody mends something.
+const BARRED: [&str; 6] = [
+    "FailedAttachVolume",
+    "FailedCreatePodContainer",
+    "FailedCreatePodSandBox",
+    "FailedMapVolume",
+    "FailedMount",
+    "FailedPrepareDynamicResources",
 ];
 
 /// A pod, as far as it says what happens to it.
@@ -102,6 +114,23 @@ impl<'a> Look<'a> {
             return Some(self.while_it_goes());
         }
         self.unscheduled().or_else(|| self.containers().find_map(|container| self.of_container(container)))
+    }
+
+    /// True while it is on a node that has started nothing of it yet.
+    pub(super) fn untouched(&self) -> bool {
+        let waits = |container| state(container).is_none_or(|state| state.waiting.is_some());
+        !self.ended()
+            && self.deleted.is_none()
+            && self.condition("PodScheduled", "True").is_some()
+            && self.containers().all(|container| waits(container) && last_end(container).is_none())
+    }
+
+    /// What is wrong in the cluster's words, when the status of an untouched pod says nothing.
+    pub(super) fn stalled(&self, complaint: &Complaint) -> Option<Trouble> {
+        let Complaint { reason, message } = complaint;
+        let ends = BARRED.contains(&reason.as_str()) && self.is_past_patience();
+        let message = with(&format!("the node cannot start the pod ({reason})"), message);
+        self.untouched().then(|| trouble(Reason::PlaceFailed, message, ends.then(|| self.phase())))
     }
 
     /// The phase of a run without a result: it is known to have failed as long as the agent's container has not run.

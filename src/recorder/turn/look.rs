@@ -8,7 +8,7 @@ use std::{
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
-use super::{Desk, Open, RETRY};
+use super::{Desk, Open, RETRY, told::Refused};
 use crate::{
     class::Class,
     git::sign::SigningKey,
@@ -135,9 +135,16 @@ impl Desk {
     ) {
         let now = (self.context.clock)();
         let store = self.context.store.clone();
-        if let Err(error) = status::of_repository(store.as_ref(), repository, tip, what, now).await {
-            tracing::warn!(error = %Chain(&error), "the repository's status is not written yet");
-            self.next_look = self.next_look.min(Instant::now() + RETRY);
+        let Err(error) = status::of_repository(store.as_ref(), repository, tip, what, now).await else {
+            self.unsaid = None;
+            return;
+        };
+        let error = Chain(&error).to_string();
+        if Refused::note(&mut self.unsaid, error.clone(), Instant::now().into_std()) {
+            tracing::warn!(error, "the repository's status is not written yet");
+        }
+        if let Some(refused) = &self.unsaid {
+            self.next_look = self.next_look.min(refused.again().into());
         }
     }
 

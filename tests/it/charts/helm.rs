@@ -96,6 +96,24 @@ impl Helm {
         Ended::of(ended.unwrap())
     }
 
+    /// What a script ends with that calls `helm` and `kubectl`, in a folder that has a checkout's charts, manifests and
+    /// schemas.
+    pub(super) async fn script(&self, script: &str) -> Ended {
+        let (programs, checkout) = (self.home.path().join("bin"), self.home.path().join("checkout"));
+        let link = |from: &Path, to: PathBuf| std::os::unix::fs::symlink(from, to).unwrap();
+        std::fs::create_dir(&programs).unwrap();
+        link(&self.program, programs.join("helm"));
+        link(&self.kubectl, programs.join("kubectl"));
+        std::fs::create_dir(&checkout).unwrap();
+        for folder in ["charts", "deploy", "schemas"] {
+            link(&Path::new(ROOT).join(folder), checkout.join(folder));
+        }
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let mut bash = self.command(Path::new("bash"));
+        bash.env("PATH", path).current_dir(checkout).args(["-euxo", "pipefail", "-c", script]);
+        Ended::of(bash.output().await.unwrap())
+    }
+
     /// The manifests of the chart `ostler` with these values.
     pub(super) async fn template(&self, namespace: &str, values: &[&str]) -> Ended {
         let mut arguments = vec!["template", "ostler", "charts/ostler", "--namespace", namespace];

@@ -12,7 +12,7 @@ use kube::{
 use ostler::kinds::Kind;
 use serde_json::{Value, json};
 
-use super::{IMAGE, helm::Helm, objects, of_kind};
+use super::{IMAGE, helm::Helm, objects, of_kind, render::EVERYTHING};
 use crate::cluster::{Cluster, eventually, shared};
 
 const OLDER: &str = "tests/charts/fixtures/ostler-0.0.1";
@@ -46,18 +46,27 @@ async fn a_restricted_namespace_takes_everything() {
     let client = cluster.client().await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    let deployments =
-        Api::<Deployment>::namespaced(client, &namespace).list(&ListParams::default()).await.unwrap();
-    assert_eq!(deployments.items.len(), 4);
-    for deployment in deployments {
-        let template = serde_json::to_value(deployment.spec.unwrap().template).unwrap();
-        let mut pod = json!({"metadata": template["metadata"], "spec": template["spec"]});
-        pod["metadata"]["name"] = deployment.metadata.name.into();
+    let all = pods_of(&client, &namespace).await;
+    assert_eq!(all.len(), 4);
+    for mut pod in all {
         pods.create(&dry, &serde_json::from_value(pod.clone()).unwrap()).await.unwrap();
         pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = true.into();
         let refused = pods.create(&dry, &serde_json::from_value(pod).unwrap()).await.unwrap_err();
         assert!(refused.to_string().contains("restricted"), "the namespace is one that refuses: {refused}");
     }
+}
+
+/// The pods that the Deployments of a namespace would have, each with the name of its Deployment.
+pub(super) async fn pods_of(client: &Client, namespace: &str) -> Vec<Value> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let deployments = deployments.list(&ListParams::default()).await.unwrap();
+    let pod = |deployment: Deployment| {
+        let template = serde_json::to_value(deployment.spec.unwrap().template).unwrap();
+        let mut pod = json!({"metadata": template["metadata"], "spec": template["spec"]});
+        pod["metadata"]["name"] = deployment.metadata.name.into();
+        pod
+    };
+    deployments.into_iter().map(pod).collect()
 }
 
 #[tokio::test]
@@ -109,6 +118,21 @@ async fn an_upgrade_keeps_objects_and_certificates_and_an_uninstallation_keeps_c
     policy["spec"] = json!({"mode": "Enforce"});
     made(policy).await;
 
+    // Back, and forth again: the program first, so that no two write that do not fit.
+    let with_new = uids(&client, &namespace).await;
+    run("rollback", &["ostler", "1"]).await.succeeded();
+    run("rollback", &["ostler-crds", "1"]).await.succeeded();
+    assert_eq!(uids(&client, &namespace).await, with_new, "objects are kept");
+    assert_eq!(tls(&client, &namespace).await, certificates);
+    let policies: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &namespace, &Kind::EgressPolicy.api_resource());
+    policies.get("default").await.expect("a kind that the older one does not know is kept with its objects");
+    let shown = async |known: bool| (artifacts(&client, &namespace).await?.is_array() == known).then_some(());
+    eventually("what the older kind does not know is not shown", async || shown(false).await).await;
+    run("upgrade", &crds).await.succeeded();
+    run("upgrade", &ostler).await.succeeded();
+    eventually("what nobody wrote meanwhile is all there", async || shown(true).await).await;
+
     // One of the two is gone: both are made anew, as one authority must have made them.
     Api::<Secret>::namespaced(client.clone(), &namespace)
         .delete("ostler-proxy-tls", &kube::api::DeleteParams::default())
@@ -132,6 +156,29 @@ async fn an_upgrade_keeps_objects_and_certificates_and_an_uninstallation_keeps_c
     assert_eq!(again, after);
 }
 
+#[tokio::test]
+async fn an_api_server_takes_everything_that_can_be_switched_on() {
+    let cluster = shared().await;
+    let (namespace, watched) = (restricted(cluster, "charts").await, cluster.namespace("watched").await);
+    let helm = Helm::of(cluster.kubeconfig()).await;
+    let values = EVERYTHING.join(",");
+    // the API server of the tests has addresses of one family
+    let values =
+        values.replace("watchNamespace=team-a", &format!("watchNamespace={watched}")).replace("IPv6", "IPv4");
+    let template =
+        ["template", "ostler", "charts/ostler", "--namespace", &namespace, "--set", &values, "--skip-tests"];
+    let rendered = objects(&helm.run(&template).await.succeeded());
+    // the only kind that is not Kubernetes' own
+    let (monitors, manifests): (Vec<_>, Vec<_>) =
+        rendered.into_iter().partition(|object| object["kind"] == "ServiceMonitor");
+    assert_eq!(monitors.len(), 1);
+    assert!(manifests.iter().any(|object| object["kind"] == "Ingress"));
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": manifests});
+    let dry = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+    let said = helm.kubectl(&dry, &list.to_string()).await.succeeded();
+    assert_eq!(said.lines().count(), manifests.len(), "{said}");
+}
+
 /// The UIDs of all sessions and runs, sorted.
 async fn uids(client: &Client, namespace: &str) -> Vec<String> {
     let mut all = Vec::new();
@@ -143,6 +190,14 @@ async fn uids(client: &Client, namespace: &str) -> Vec<String> {
     all.sort();
     assert!(all.len() >= 2, "the session and its run: {all:?}");
     all
+}
+
+/// A field of the second run that the older kind does not have, or null; none, while no kind is served.
+async fn artifacts(client: &Client, namespace: &str) -> Option<Value> {
+    let runs: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), namespace, &Kind::HarnessRun.api_resource());
+    let run = runs.get("second").await.ok()?;
+    Some(run.data["spec"]["result"]["artifacts"].clone())
 }
 
 /// What the Secrets of proxy and recorder hold.
@@ -204,7 +259,7 @@ async fn helm_test_reads_our_kinds_with_the_rights_of_a_viewer() {
 }
 
 /// There is no node here: the command of the test's pod runs as a child of ours, with the pod's identity.
-async fn play_kubelet(cluster: &Cluster, namespace: &str) {
+pub(super) async fn play_kubelet(cluster: &Cluster, namespace: &str) {
     let client = cluster.client().await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pod = eventually("the test's pod is made", async || pods.get_opt("ostler-test").await.unwrap()).await;

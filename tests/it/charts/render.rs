@@ -7,21 +7,21 @@ use serde_json::Value;
 use super::{IMAGE, ROLES, ROOT, helm::Helm, name, objects, of_kind};
 
 /// Everything that is off by default.
-const EVERYTHING: [&str; 14] = [
+pub(super) const EVERYTHING: [&str; 14] = [
     IMAGE,
     "fullnameOverride=agents",
     "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
     "watchNamespace=team-a",
     "secrets.names={git,push}",
     "api.ingress.enabled=true,api.ingress.host=ostler.example.com,api.ingress.tlsSecret=tls",
-    "api.serviceMonitor.enabled=true,api.serviceMonitor.tokenSecret.name=metrics",
+    "metrics.serviceMonitor.enabled=true,metrics.from[0].namespaceSelector.matchLabels.name=monitoring",
     "proxy.service.ipFamily=IPv6",
     "proxy.tls.existingSecret=a,recorder.tls.existingSecret=b",
     "imagePullSecrets[0].name=pull",
     "controller.tolerations[0].operator=Exists,controller.nodeSelector.zone=a",
     "controller.priorityClassName=high,controller.extraArgs={--identity,me}",
     "pods.pullPolicy=Always,pods.pullSecrets={one,two},pods.allowNodeReach=true,pods.allowUnenforcedLimits=true",
-    "controller.signers=a key,controller.ledgerSigners=another key",
+    "controller.signers=a key,controller.ledgerSigners=another key,controller.applyAs={applier,other}",
 ];
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn values_that_nobody_knows_or_that_are_wrong_are_refused_by_name() {
         ("proxy.service.ipFamily=IPv5", "ipFamily"),
         ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
         ("controller.resources.limits.memory=lots", "memory"),
-        ("api.serviceMonitor.interval=often", "interval"),
+        ("metrics.serviceMonitor.interval=often", "interval"),
         ("pods.pullPolicy=Sometimes", "pullPolicy"),
         ("pods.pullSecrets={One}", "pullSecrets"),
         ("pods.allowNodeReach=maybe", "allowNodeReach"),
@@ -72,7 +72,7 @@ async fn values_that_nobody_knows_or_that_are_wrong_are_refused_by_name() {
         (&["image.tag=v1"][..], "image.repository: name the image"),
         (&[IMAGE, "proxy.tls.existingSecret=a"], "give both or none"),
         (&[IMAGE, "api.ingress.enabled=true"], "api.ingress.host"),
-        (&[IMAGE, "api.serviceMonitor.enabled=true"], "api.serviceMonitor.tokenSecret.name"),
+        (&[IMAGE, "metrics.serviceMonitor.enabled=true"], "metrics.from: name who scrapes"),
     ] {
         let complaint = helm.template("a", values).await.failed();
         assert!(complaint.contains(text), "{values:?}: {complaint}");
@@ -245,6 +245,38 @@ async fn the_controller_is_told_everything_about_pods() {
     let other = of_kind(&other, "Deployment").find(|o| name(o) == "agents-controller").unwrap();
     let annotations = |o: &Value| o["spec"]["template"]["metadata"]["annotations"].clone();
     assert_ne!(annotations(other), annotations(controller), "they are read once: others start it anew");
+}
+
+#[tokio::test]
+async fn the_figures_of_every_role_can_be_scraped_and_by_nobody_else() {
+    let helm = Helm::alone().await;
+    let all = objects(&helm.template("a", &EVERYTHING).await.succeeded());
+    let monitor = of_kind(&all, "ServiceMonitor").next().unwrap();
+    let has = |labels: &Value, wanted: &Value| {
+        wanted.as_object().unwrap().iter().all(|(key, value)| labels[key] == *value)
+    };
+    let found: Vec<&Value> = of_kind(&all, "Service")
+        .filter(|s| has(&s["metadata"]["labels"], &monitor["spec"]["selector"]["matchLabels"]))
+        .collect();
+    let [service] = found[..] else { panic!("the operator finds one Service: {found:?}") };
+    let endpoint = &monitor["spec"]["endpoints"][0];
+    let port = &service["spec"]["ports"][0];
+    assert_eq!((&endpoint["port"], &endpoint["path"]), (&port["name"], &"/metrics".into()));
+    for role in ROLES {
+        let named = |o: &&Value| name(o) == format!("agents-{role}");
+        let template = &of_kind(&all, "Deployment").find(named).unwrap()["spec"]["template"];
+        assert!(has(&template["metadata"]["labels"], &service["spec"]["selector"]), "{role}");
+        let ports = template["spec"]["containers"][0]["ports"].as_array().unwrap();
+        assert!(ports.iter().any(|p| p["name"] == port["targetPort"]), "{role}: {ports:?}");
+        let policy = of_kind(&all, "NetworkPolicy").find(named).unwrap();
+        let ingress = policy["spec"]["ingress"].as_array().unwrap();
+        let open: Vec<&Value> = ingress.iter().filter(|rule| rule["ports"][0]["port"] == "health").collect();
+        assert!(open.len() == 1 && open[0]["from"][0]["namespaceSelector"].is_object(), "{role}: {open:?}");
+    }
+    let little = helm.template("a", &[IMAGE]).await.succeeded();
+    let closed = objects(&little);
+    let rules = of_kind(&closed, "NetworkPolicy").filter_map(|policy| policy["spec"]["ingress"].as_array());
+    assert!(rules.flatten().all(|rule| rule["ports"][0]["port"] != "health"), "nobody was named");
 }
 
 #[tokio::test]

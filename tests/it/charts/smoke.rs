@@ -3,19 +3,21 @@
 
 use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
+    core::v1::{ConfigMap, Event as CoreEvent, Pod, Secret, ServiceAccount},
     events::v1::Event,
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use ostler::{
-    kinds::{Agent, ConfigRepository, Kind, ObjectId, Reason, Session},
+    kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Kind, ObjectId, Reason, Session},
     kubernetes::{
         callers::KubeCallers,
+        lease::{self, Fence},
         network::{NetworkPolicies, ProxySelector},
         objects::KubeObjects,
         secrets::KubeSecrets,
@@ -28,6 +30,7 @@ use ostler::{
         secrets::SecretUse,
     },
     proxy::{gateway::Callers, tunnel::Endpoint},
+    resolve,
 };
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
@@ -50,6 +53,8 @@ pub(super) struct Smoke<'a> {
     cluster: &'a Cluster,
     /// The namespace of the release.
     home: String,
+    /// The one namespace that it looks after; none: any.
+    watched: Option<String>,
     role: String,
     /// The service account, as the API server names it.
     pub(super) user: String,
@@ -74,12 +79,40 @@ impl<'a> Smoke<'a> {
         Self {
             cluster,
             home: home.to_owned(),
+            watched: None,
             role: role.to_owned(),
             kubeconfig: cluster.kubeconfig_for(&user, &[&group]),
             client: cluster.user(&user, &[&group]).await,
             admin: cluster.client().await,
             user,
         }
+    }
+
+    /// The same, and it looks after that namespace alone. There can be only one attempt in it.
+    pub(super) fn only_in(self, namespace: &str) -> Self {
+        Self { watched: Some(namespace.to_owned()), ..self }
+    }
+
+    /// Where the audit log ends.
+    pub(super) fn now(&self) -> u64 {
+        self.cluster.audit_from(0).1
+    }
+
+    /// What this role asked for since then.
+    pub(super) async fn asked(&self, since: u64) -> Vec<AuditLine> {
+        self.lines_are_written(since).await;
+        let (mut lines, _) = self.cluster.audit_from(since);
+        lines.retain(|line| line.is_of(&[&self.user]));
+        lines
+    }
+
+    /// Returns when the audit log has what was asked before.
+    async fn lines_are_written(&self, since: u64) {
+        let mark = format!("mark-{}", uuid::Uuid::new_v4().simple());
+        let maps: Api<ConfigMap> = Api::namespaced(self.admin.clone(), &self.home);
+        assert!(maps.get_opt(&mark).await.unwrap().is_none());
+        let is_there = |line: &AuditLine| line.object_ref.name == mark;
+        until(async || self.cluster.audit_from(since).0.iter().any(is_there)).await;
     }
 
     /// Waits until the API server has refused something to this role, from that byte of the audit log on.
@@ -97,7 +130,10 @@ impl<'a> Smoke<'a> {
 
 /// A new namespace for one attempt.
 async fn attempt<'a>(smoke: &'a Smoke<'a>) -> Attempt<'a> {
-    let namespace = smoke.cluster.namespace("smoke").await;
+    let namespace = match &smoke.watched {
+        Some(namespace) => namespace.clone(),
+        None => smoke.cluster.namespace("smoke").await,
+    };
     // Whoever led before left its lease, and the next one must make it anew.
     let leases: Api<Lease> = Api::namespaced(smoke.admin.clone(), &smoke.home);
     // there may be none
@@ -248,8 +284,29 @@ impl Attempt<'_> {
         .unwrap();
         self.objects::<Secret>().create(&PostParams::default(), &secret).await.unwrap();
         let secrets = KubeSecrets::new(self.smoke.client.clone());
+        let mut changes = secrets.changes();
         let read = secrets.resolve(&self.namespace(), &"token".parse().unwrap(), SecretUse::Env, None).await;
-        read.map(drop).map_err(|error| error.to_string())
+        read.map_err(|error| error.to_string())?;
+        let patch = kube::api::Patch::Merge(json!({"stringData": {"token": "u"}}));
+        self.objects::<Secret>().patch("token", &PatchParams::default(), &patch).await.unwrap();
+        changes.next().await.map(drop).ok_or_else(|| "nobody tells that a Secret changes".to_owned())
+    }
+
+    /// Another one of this role stands by until the first one has renewed its lease.
+    async fn stand_by(&self) {
+        let Smoke { client, home, role, .. } = self.smoke;
+        let name = format!("ostler-{role}");
+        let leases: Api<Lease> = Api::namespaced(self.smoke.admin.clone(), home);
+        let renewed_at = async || Some(leases.get_opt(&name).await.unwrap()?.spec?.renew_time);
+        let renewed = async {
+            until(async || renewed_at().await.is_some()).await;
+            let first = renewed_at().await;
+            until(async || renewed_at().await != first).await;
+        };
+        tokio::select! {
+            _ = lease::Lease::take(client.clone(), home, &name, "another", Fence::default()) => panic!("two lead"),
+            () = renewed => {}
+        }
     }
 
     /// Tells of something that happened to a repository.
@@ -259,10 +316,16 @@ impl Attempt<'_> {
         let objects = KubeObjects::new(self.smoke.client.clone());
         let severity = Severity::Normal;
         let message = "smoke".to_owned();
-        objects.tell(Happening { about: id, uid, severity, reason: Reason::Contested, message }).await;
+        let happening = Happening { about: id, uid, severity, reason: Reason::Contested, message };
+        // the second one counts the first one up
+        objects.tell(happening.clone()).await;
+        objects.tell(happening).await;
         until(async || {
             let events = self.objects::<Event>().list(&ListParams::default()).await.unwrap();
-            events.items.iter().any(|event| event.note.as_deref() == Some("smoke"))
+            let told = |event: &Event| {
+                event.note.as_deref() == Some("smoke") && event.series.as_ref().is_some_and(|s| s.count == 2)
+            };
+            events.items.iter().any(told)
         })
         .await;
     }
@@ -280,31 +343,53 @@ impl Attempt<'_> {
             "data": {"text": "Fix the login."}});
         let session = json!({"apiVersion": "ostler.dev/v1alpha1", "kind": "Session", "metadata": {"name": "work"},
             "spec": {"agentRef": {"name": "coder"}}});
-        let files = [("agent.yaml", agent), ("map.yaml", map), ("session.yaml", session)];
+        let policy = json!({"apiVersion": "ostler.dev/v1alpha1", "kind": "EgressPolicy", "metadata": {"name": "out"},
+            "spec": {"rules": [{"name": "git", "hosts": ["git.example.com"]}]}});
+        let run = json!({"apiVersion": "ostler.dev/v1alpha1", "kind": "HarnessRun", "metadata": {"name": "fix"},
+            "spec": {"sessionRef": {"name": "work"}, "task": {"prompt": "Fix the login."}}});
+        let files = [
+            ("agent.yaml", agent),
+            ("map.yaml", map),
+            ("session.yaml", session),
+            ("policy.yaml", policy),
+            ("run.yaml", run),
+        ];
         let files = files.map(|(file, content)| (file, format!("{content}\n")));
         repository.push(&files.each_ref().map(|(file, content)| (*file, content.as_str())), "everything");
         let followed = self.follow(&repository).await;
         let _controller = self.start_controller();
         until(async || {
             let session = self.objects::<Session>().get_opt("work").await.unwrap();
+            let run = self.objects::<HarnessRun>().get_opt("fix").await.unwrap();
             let applied = self.objects::<Agent>().get_opt("coder").await.unwrap().is_some()
-                && self.objects::<ConfigMap>().get_opt("prompt").await.unwrap().is_some();
+                && self.objects::<ConfigMap>().get_opt("prompt").await.unwrap().is_some()
+                && self.objects::<EgressPolicy>().get_opt("out").await.unwrap().is_some()
+                && run.is_some_and(|run| run.status.is_some());
             let now = self.objects::<ConfigRepository>().get("config").await.unwrap();
             let told = now.status.is_some_and(|status| status.last_applied.is_some());
             applied && told && session.is_some_and(|session| session.status.is_some())
         })
         .await;
-        std::fs::remove_file(repository.work().join("map.yaml")).unwrap();
-        std::fs::remove_file(repository.work().join("agent.yaml")).unwrap();
-        repository.push(&[("README.md", "less\n")], "less");
+        for (file, _) in files {
+            std::fs::remove_file(repository.work().join(file)).unwrap();
+        }
+        // from a tree without any object nothing would be pruned
+        let stays = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stays"}});
+        repository.push(&[("stays.yaml", &format!("{stays}\n"))], "less");
         until(async || {
             self.objects::<ConfigMap>().get_opt("prompt").await.unwrap().is_none()
                 && self.objects::<Agent>().get_opt("coder").await.unwrap().is_none()
+                && self.objects::<EgressPolicy>().get_opt("out").await.unwrap().is_none()
+                && self.objects::<HarnessRun>().get_opt("fix").await.unwrap().is_none()
+                && self.objects::<Session>().get_opt("work").await.unwrap().is_none()
         })
         .await;
         self.event(&followed).await;
         self.secret().await?;
-        self.place().await
+        self.place().await?;
+        // last, as it takes the time between two renewals
+        self.stand_by().await;
+        Ok(())
     }
 
     /// A run's place, from the policy that confines it to the end of its workspace.
@@ -330,6 +415,8 @@ impl Attempt<'_> {
             api_server: None,
             allow_unenforced: false,
             allow_node_reach: false,
+            proof_seconds: 60,
+            stall: Duration::from_millis(500),
             scope: Some(self.namespace()),
             network: None,
         };
@@ -342,20 +429,44 @@ impl Attempt<'_> {
         spec.persistent_workspace = Some(session.clone());
         let uid = spec.run.uid.clone();
         places.ensure(&spec).await.map_err(|error| text(&error))?;
+        let found = places.find(&spec.run).await.map_err(|error| text(&error))?;
+        assert!(found.is_some(), "a place that was made is found");
+        // the workspace of the session is there already
+        let mut second = spec.clone();
+        second.run.name = "again".parse().unwrap();
+        second.run.uid = uuid::Uuid::new_v4().to_string().parse().unwrap();
+        places.ensure(&second).await.map_err(|error| text(&error))?;
         places.confirm(&uid).await.map_err(|error| text(&error))?;
+        self.complain(&places, &uid).await;
         // There is no node to open it: what RBAC refuses is in the audit log.
         assert!(places.open(&uid).await.is_err());
         self.lines_are_written().await;
         places.remove(&uid).await.map_err(|error| text(&error))?;
+        places.remove(&second.run.uid).await.map_err(|error| text(&error))?;
         places.remove_workspace(&session).await.map_err(|error| text(&error))
+    }
+
+    /// A node takes the pod and cannot start it: the run's place tells what the cluster says about it.
+    async fn complain(&self, places: &KubeWorkloads, run: &ostler::names::Uid) {
+        let place = places.observe(run).await.unwrap().unwrap();
+        let (pods, events) = (self.objects::<Pod>(), self.objects::<CoreEvent>());
+        let scheduled = json!({"type": "PodScheduled", "status": "True"});
+        let status = Patch::Strategic(json!({"status": {"conditions": [scheduled]}}));
+        pods.patch_status(&place.name, &PatchParams::default(), &status).await.unwrap();
+        let event = json!({"metadata": {"name": "complaint"}, "type": "Warning", "reason": "FailedMount",
+            "message": "no such disk", "lastTimestamp": jiff::Timestamp::now(),
+            "involvedObject": {"kind": "Pod", "namespace": self.namespace, "name": place.name, "uid": place.uid}});
+        events.create(&PostParams::default(), &serde_json::from_value(event).unwrap()).await.unwrap();
+        until(async || {
+            let place = places.observe(run).await.unwrap().unwrap();
+            place.trouble.is_some_and(|trouble| trouble.message.contains("(FailedMount): no such disk"))
+        })
+        .await;
     }
 
     /// Returns when the audit log has what was asked before.
     async fn lines_are_written(&self) {
-        let mark = format!("mark-{}", uuid::Uuid::new_v4().simple());
-        assert!(self.objects::<ConfigMap>().get_opt(&mark).await.unwrap().is_none());
-        let is_there = |line: &AuditLine| line.object_ref.name == mark;
-        until(async || self.smoke.cluster.audit_from(self.since).0.iter().any(is_there)).await;
+        self.smoke.lines_are_written(self.since).await;
         // whoever waits for refusals reads it, too
         tokio::time::sleep(PAUSE * 3).await;
     }
@@ -369,6 +480,7 @@ impl Attempt<'_> {
             now.status.is_some_and(|status| status.conditions.iter().any(|c| c.type_ == "LedgerReady"))
         })
         .await;
+        self.claim().await;
         // Somebody who is nobody delivers a result: the API server is asked who it is.
         let address =
             recorder.text().lines().find_map(listening).ok_or("it does not say where it listens")?;
@@ -384,28 +496,70 @@ impl Attempt<'_> {
             return Err(format!("the recorder answered {} and asked nobody", answer.status()));
         }
         self.event(&followed).await;
-        self.secret().await
+        self.secret().await?;
+        self.stand_by().await;
+        Ok(())
+    }
+
+    /// A run asks for its claim and gets it.
+    async fn claim(&self) {
+        let run: HarnessRun =
+            self.make("HarnessRun", "fix", json!({"spec": {"task": {"prompt": "Fix the login."}}})).await;
+        let digest = resolve::digest_of(&run, &resolve::World::default()).unwrap();
+        let now = jiff::Timestamp::now();
+        let status = json!({"status": {"phase": "Queued", "reason": "ClaimRequested", "digest": digest,
+            "claim": {"requestedAt": now}}});
+        let patch = kube::api::Patch::Merge(status);
+        self.objects::<HarnessRun>().patch_status("fix", &PatchParams::default(), &patch).await.unwrap();
+        until(async || {
+            let status = self.objects::<HarnessRun>().get("fix").await.unwrap().status.unwrap_or_default();
+            status.claim.is_some_and(|claim| claim.holder.is_some())
+        })
+        .await;
     }
 
     async fn api(&self) -> Result<(), String> {
         let _: Session = self.make("Session", "work", json!({"spec": {}})).await;
+        let _: HarnessRun = self.make("HarnessRun", "fix", json!({"spec": {}})).await;
+        let _: Agent = self.make("Agent", "coder", json!({"spec": {"preset": "codex"}})).await;
+        let _: EgressPolicy = self.make("EgressPolicy", "out", json!({"spec": {}})).await;
+        let _: ConfigRepository =
+            self.make("ConfigRepository", "config", json!({"spec": {"url": "/srv/config"}})).await;
         let request = json!({"spec": {"audiences": ["ostler"]}});
         let request = serde_json::from_value(request).unwrap();
         let accounts = self.objects::<ServiceAccount>();
         let token = accounts.create_token_request("default", &PostParams::default(), &request).await.unwrap();
         let token = token.status.unwrap().token;
         let reader = format!("system:serviceaccount:{}:default", self.namespace);
-        let rule = crate::contract::rbac::rule("ostler.dev", "sessions", &["list"]);
+        let mut rule = crate::contract::rbac::rule("ostler.dev", "sessions", &["list", "get"]);
+        let others = ["configrepositories", "harnessruns", "agents", "egresspolicies"];
+        rule.resources.as_mut().unwrap().extend(others.map(str::to_owned));
         let to = crate::contract::rbac::To::User(&reader);
         crate::contract::rbac::grant(&self.smoke.admin, &self.namespace, "reader", to, rule).await;
         let api = self.process(&[&["--listen", "127.0.0.1:0"]]);
         until(async || api.text().lines().any(|line| listening(line).is_some())).await;
         let address = api.text().lines().find_map(listening).unwrap();
-        let url = format!("{address}/api/v1/sessions/{}", self.namespace);
-        let answer = reqwest::Client::new().get(url).bearer_auth(token).send().await;
-        let answer = answer.map_err(|error| error.to_string())?;
+        let shown = [
+            ("sessions", "work"),
+            ("runs", "fix"),
+            ("agents", "coder"),
+            ("policies", "out"),
+            ("repositories", "config"),
+        ];
+        let web = reqwest::Client::new();
+        for (kind, name) in shown {
+            let list = format!("{address}/api/v1/{kind}/{}", self.namespace);
+            for url in [format!("{list}/{name}"), list] {
+                let answer = web.get(&url).bearer_auth(&token).send().await;
+                let status = answer.map_err(|error| error.to_string())?.status();
+                if status != 200 {
+                    self.lines_are_written().await;
+                    return Err(format!("the API answers {status} for {url}"));
+                }
+            }
+        }
         self.lines_are_written().await;
-        if answer.status() == 200 { Ok(()) } else { Err(format!("the API answers {}", answer.status())) }
+        Ok(())
     }
 
     async fn proxy(&self) -> Result<(), String> {
@@ -419,7 +573,7 @@ impl Attempt<'_> {
         let address = "127.0.0.9";
         let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
         let patch = kube::api::Patch::Merge(status);
-        pods.patch_status("run", &kube::api::PatchParams::default(), &patch).await.unwrap();
+        pods.patch_status("run", &PatchParams::default(), &patch).await.unwrap();
         let callers = KubeCallers::new(self.smoke.client.clone(), vec![]);
         until(async || callers.is_ready()).await;
         let token = SecretString::from("nonsense".to_owned());

@@ -21,6 +21,8 @@ pub(crate) struct AuditLine {
     #[serde(default)]
     pub(crate) object_ref: ObjectRef,
     pub(crate) response_status: Option<ResponseStatus>,
+    /// When it was answered, by the API server's clock.
+    pub(crate) stage_timestamp: jiff::Timestamp,
 }
 
 #[derive(Debug, Clone, Deserialize)]

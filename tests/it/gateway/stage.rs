@@ -161,6 +161,7 @@ impl Stage {
             terminal: None,
             allow_unenforced: false,
             allow_node_reach: false,
+            proof_seconds: 60,
             proxy: self.endpoint(),
             api_server: None,
         };

@@ -80,6 +80,26 @@ async fn commits_and_uncommitted_changes_come_back_as_a_bundle() {
 }
 
 #[tokio::test]
+async fn of_a_result_that_is_too_large_comes_what_fits_and_a_word_on_the_rest() {
+    let world = World::new();
+    let mut spec = shell("printf long-output; printf short >short");
+    spec.artifacts = vec![("short".into(), 100)];
+    world.answers(&[413]);
+    let delivery = world.run(&spec).await;
+    assert_eq!(delivery.report.end, End::Exited { code: 0 });
+    let names: Vec<_> = delivery.files.keys().map(String::as_str).collect();
+    assert_eq!(names, ["artifacts/short", "report.json"]);
+    let [said] = delivery.report.undelivered.as_slice() else { panic!("{:?}", delivery.report.undelivered) };
+    assert!(said.contains("output.log of 1 MiB") && said.contains("413"), "{said}");
+    assert_eq!(delivery.headers["ostler-report-digest"], delivery.digest);
+
+    world.answers(&[413, 413]);
+    let delivery = world.run(&PlaceSpec { run: shell("").run, ..spec }).await;
+    assert_eq!(delivery.files.len(), 1, "the report alone");
+    assert_eq!(delivery.report.undelivered.len(), 2);
+}
+
+#[tokio::test]
 async fn a_run_that_changes_nothing_has_no_bundle() {
     let origin = repository();
     let world = World::new();

@@ -5,7 +5,7 @@ mod controlled;
 mod life;
 mod refused;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod};
 use kube::{
@@ -55,6 +55,8 @@ fn settings(scope: &Namespace) -> PodSettings {
         api_server: None,
         allow_unenforced: false,
         allow_node_reach: false,
+        proof_seconds: 60,
+        stall: Duration::from_secs(1),
         scope: Some(scope.clone()),
         network: None,
     }

@@ -52,7 +52,7 @@ impl Case {
         manifests::run_with(&self.name, &self.script, &spec)
     }
 
-    async fn goes_as_told(&self, stage: &Stage) {
+    async fn goes_as_told(&self, stage: &Stage<'_>) {
         if let Some(Once { is: (phase, reason), r#do }) = &self.once {
             stage
                 .until(&self.name, &format!("{} is {phase} ({reason})", self.name), |status| {
@@ -74,7 +74,7 @@ impl Case {
         assert_eq!(pushed, self.branch.unwrap_or(pushed), "{}: the code branch", self.name);
     }
 
-    async fn happens(&self, deed: &Deed, stage: &Stage) {
+    async fn happens(&self, deed: &Deed, stage: &Stage<'_>) {
         let pods: Api<Pod> = stage.node.pods_of(&stage.namespace).await;
         let pod = stage.until_pod(&self.name).await.name_any();
         match deed {

@@ -16,7 +16,7 @@ use crate::cluster::eventually;
 /// From, to, protocol and port, and whether it passes. `WORLD` is the port of a server of the tests that an ip block
 /// allows, `OTHER` that of one that no rule names.
 #[rustfmt::skip]
-const TABLE: &[(&str, &str, &str, bool)] = &[
+pub(crate) const TABLE: &[(&str, &str, &str, bool)] = &[
     // Ingress of a pod: by pods, by pods of namespaces, by port, name of port and range.
     ("client",   "guarded",   "tcp:8080",  true),
     ("client",   "guarded",   "tcp:8081",  false),
@@ -59,7 +59,7 @@ const TABLE: &[(&str, &str, &str, bool)] = &[
     ("friend",   "alien",     "tcp:8081",  true),
 ];
 
-const PORTS: [&str; 6] = ["tcp:8080", "tcp:8081", "tcp:9090", "udp:5300", "udp:5301", "udp:5302"];
+pub(crate) const PORTS: [&str; 6] = ["tcp:8080", "tcp:8081", "tcp:9090", "udp:5300", "udp:5301", "udp:5302"];
 
 /// How often what is forbidden is tried again, once it is enforced.
 const AGAIN: usize = 3;
@@ -152,13 +152,16 @@ impl Field {
 
     async fn apply_policies(&self) {
         let api: Api<NetworkPolicy> = Api::namespaced(self.node.cluster().client().await, &self.home);
-        for policy in policies(self.node, self.world[0].local_addr().unwrap().port()) {
+        let (world, elsewhere) = (self.node.world(), self.node.elsewhere());
+        let block = json!({"cidr": format!("{world}/28"), "except": [format!("{elsewhere}/32")]});
+        for policy in policies(&block, self.world[0].local_addr().unwrap().port()) {
             api.create(&PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
         }
     }
 }
 
-fn policies(node: &Node, world: u16) -> [Value; 4] {
+/// The policies that the table is about; `world` is the port of a block that `guarded` may reach.
+pub(crate) fn policies(block: &Value, world: u16) -> [Value; 4] {
     let app = |name: &str| json!({"matchLabels": {"app": name}});
     let away = json!({"matchExpressions": [{"key": "team", "operator": "In", "values": ["away"]}]});
     let policy = |name: &str, pods: &str, spec: Value| {
@@ -166,8 +169,6 @@ fn policies(node: &Node, world: u16) -> [Value; 4] {
         policy["spec"]["podSelector"] = app(pods);
         policy
     };
-    let block =
-        json!({"cidr": format!("{}/28", node.world()), "except": [format!("{}/32", node.elsewhere())]});
     [
         policy(
             "in",

@@ -12,12 +12,13 @@ use crate::cluster::{Cluster, Keeper, MASTERS, PATIENCE, PAUSE, path_printed_by}
 /// Its socket, in the node's own `/run`.
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd.sock";
 
-const CONTAINERD: &str = "containerd";
+pub(super) const CONTAINERD: &str = "containerd";
 const CONTROLLERS: &str = "kube-controller-manager";
 const SCHEDULER: &str = "kube-scheduler";
-const KUBELET: &str = "kubelet";
+pub(super) const KUBELET: &str = "kubelet";
 const PROXY: &str = "kube-proxy";
-const PROGRAMS: [&str; 5] = [CONTAINERD, CONTROLLERS, SCHEDULER, KUBELET, PROXY];
+const NAMES: &str = "names";
+const PROGRAMS: [&str; 6] = [CONTAINERD, CONTROLLERS, SCHEDULER, KUBELET, PROXY, NAMES];
 
 impl Node {
     /// A node for one test, which may break it.
@@ -50,6 +51,7 @@ impl Node {
         let scheduler = cluster.kubeconfig_for("system:kube-scheduler", &[]);
         let kubelet = cluster.kubeconfig_for(&format!("system:node:{}", self.name()), &["system:nodes"]);
         let proxy = cluster.kubeconfig_for("system:kube-proxy", &[]);
+        let names = cluster.kubeconfig_for("system:names", &[MASTERS]);
         let folder = cluster.folder();
         let file = |name: &str| folder.join(name).display().to_string();
         let identity = cluster.authority().server(KUBELET, &[&self.address().to_string()]);
@@ -94,6 +96,11 @@ impl Node {
             ],
         );
         keeper.start(PROXY, &self.programs.join(PROXY), &[format!("--config={}", file("kube-proxy.json"))]);
+        keeper.start(
+            NAMES,
+            &self.programs.join(NAMES),
+            &[format!("--kubeconfig={}", names.display()), format!("--listen={}:53", self.address())],
+        );
     }
 
     /// Pods are scheduled to it from now on.
@@ -136,8 +143,7 @@ impl Node {
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": folder.join("kubelet.crt"),
             "tlsPrivateKeyFile": folder.join("kubelet.key"),
-            // Whoever wants names runs a server for them there.
-            "clusterDNS": [self.world()],
+            "clusterDNS": [self.address()],
             "clusterDomain": "cluster.local",
             "resolvConf": folder.join("resolv.conf"),
             "podLogsDir": folder.join("pods"),

@@ -117,7 +117,9 @@ impl Node {
     pub(crate) async fn ostler_image(&self) -> &'static str {
         let make = async {
             let mut layer = Layer::new();
-            layer.program(&path_printed_by("scripts/static.sh", &[]), "ostler");
+            // as this program is built: a bench wants it optimised
+            let how: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--bench"] };
+            layer.program(&path_printed_by("scripts/static.sh", how), "ostler");
             self.import_image(OSTLER, layer, json!({"Entrypoint": ["/ostler"], "User": USER})).await;
         };
         self.images.ostler.get_or_init(|| make).await;

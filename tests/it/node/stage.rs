@@ -1,7 +1,7 @@
 //! A whole ostler around the test node: the proxy in a pod, the controller and the recorder as processes of this machine,
 //! repositories, and a namespace for runs under `PodSecurity` *restricted*.
 
-use std::{fmt::Write, path::PathBuf, process::Command, time::Instant};
+use std::{fmt::Write, net::IpAddr, path::PathBuf, process::Command, time::Instant};
 
 use k8s_openapi::{
     api::{
@@ -36,13 +36,17 @@ use crate::{
 const PASSWORD: &str = "Canary7KxCode";
 /// The proxy's ports: tunnels, canary, health.
 const PORTS: [u16; 3] = [8443, 8444, 8081];
+/// Our own image, as [`Node::ostler_image`] names it.
+pub(super) const IMAGE: &str = "ostler.test/ostler:dev";
+/// How long a policy may take to be in force: longer than that of an enforcer that is late.
+const PROOF_SECONDS: u64 = 25;
 
 /// Phase, reason and exit code.
 pub(super) type End<'a> = (&'a str, &'a str, Option<i64>);
 
 /// One ostler and what it looks after. Dropped, its processes end; its pods end with the node.
-pub(super) struct Stage {
-    pub(super) node: &'static Node,
+pub(super) struct Stage<'a> {
+    pub(super) node: &'a Node,
     pub(super) client: Client,
     /// Where runs are.
     pub(super) namespace: String,
@@ -52,12 +56,14 @@ pub(super) struct Stage {
     pub(super) code_web: GitHttp,
     folder: tempfile::TempDir,
     system: String,
+    /// Where the proxy is.
+    proxy: Option<IpAddr>,
     controller: Option<Up>,
     recorder: Option<Up>,
     _scenario: Scenario,
 }
 
-impl Stage {
+impl Stage<'static> {
     /// With the agent `shell` in the image `debian`, and the session `work`. Nothing runs yet.
     pub(super) async fn new(prefix: &str) -> Self {
         Self::with_agent(prefix, &json!({})).await
@@ -65,7 +71,13 @@ impl Stage {
 
     /// The same with more in the agent's spec.
     pub(super) async fn with_agent(prefix: &str, agent: &Value) -> Self {
-        let node = shared().await;
+        Self::on(shared().await, prefix, agent).await
+    }
+}
+
+impl<'a> Stage<'a> {
+    /// The same on a node of one's own.
+    pub(super) async fn on(node: &'a Node, prefix: &str, agent: &Value) -> Self {
         let cluster = node.cluster();
         let scenario = Scenario::begin("node", cluster.server_version().await.git_version);
         cluster.install_crds().await;
@@ -99,6 +111,7 @@ impl Stage {
             code_web,
             folder,
             system,
+            proxy: None,
             controller: None,
             recorder: None,
             _scenario: scenario,
@@ -116,8 +129,8 @@ impl Stage {
         );
         let _: Secret = self.create(&self.namespace, serde_json::from_str(&secret).unwrap()).await;
         let recorder = self.start_recorder();
-        let proxy = self.start_proxy(&recorder).await;
-        self.start_controller(&proxy);
+        self.proxy = Some(address_of(&self.start_proxy(&recorder).await));
+        self.start_controller(IMAGE);
         let repository = json!({
             "apiVersion": "ostler.dev/v1alpha1", "kind": "ConfigRepository", "metadata": {"name": "agents"},
             "spec": {"url": self.config.bare(), "interval": "1s"},
@@ -210,19 +223,27 @@ impl Stage {
         self.node.run(system, &serde_json::from_value(pod).unwrap()).await
     }
 
-    fn start_controller(&mut self, proxy: &Pod) {
-        let address = address_of(proxy);
+    /// Starts the controller again, be it with another image of ours.
+    pub(super) fn restart_controller(&mut self, image: &str) {
+        let ended = self.controller.take().expect("it was started").stop();
+        assert_eq!(ended.code, Some(0), "{}", ended.text);
+        self.start_controller(image);
+    }
+
+    fn start_controller(&mut self, image: &str) {
+        let address = self.proxy.expect("it was started");
         let authority = self.path("ca.crt");
         std::fs::write(&authority, &self.node.cluster().authority().certificate).unwrap();
         let mut command = self.role("controller");
         command
-            .args(["--places", "pods", "--image", "ostler.test/ostler:dev", "--pull-policy", "Never"])
+            .args(["--places", "pods", "--image", image, "--pull-policy", "Never"])
             .args(["--proxy", &format!("{address}:{}", PORTS[0])])
             .args(["--proxy-canary", &format!("{address}:{}", PORTS[1])])
             .args(["--proxy-name", "proxy", "--recorder-name", "recorder", "--proxy-ca"])
             .arg(authority)
             .args(["--proxy-namespace", &self.system, "--proxy-label", "role=proxy"])
             .args(["--proxy-port", &PORTS[0].to_string()])
+            .args(["--proof-seconds", &PROOF_SECONDS.to_string()])
             .arg("--ledger-signers")
             .arg(self.signers());
         self.controller = Some(Up::start(command));
@@ -260,7 +281,7 @@ impl Stage {
         self.path("ledger_signers")
     }
 
-    async fn create<K>(&self, namespace: &str, object: Value) -> K
+    pub(super) async fn create<K>(&self, namespace: &str, object: Value) -> K
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
             + DeserializeOwned
@@ -341,15 +362,6 @@ impl Stage {
             let status = serde_json::to_string_pretty(status).unwrap();
             panic!("{name}: {end:?} in place of {expected:?}: {status}\n{}", self.last_words().await);
         }
-    }
-
-    /// What the agent of a recorded run wrote, by `ostler logs`.
-    pub(super) fn output(&self, run: &str) -> String {
-        let mut command = self.ostler();
-        command.args(["logs", run, "--namespace", &self.namespace, "--kubeconfig"]);
-        let said = command.arg(self.node.cluster().kubeconfig()).output().unwrap();
-        assert!(said.status.success(), "{said:?}");
-        String::from_utf8(said.stdout).unwrap()
     }
 
     /// What everybody said, for whoever wonders why a test failed.

@@ -31,3 +31,29 @@ async fn every_write_may_fail_and_the_end_is_the_same() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_claim_and_a_result_are_said_once_however_late_they_show() {
+    let stage = Stage::new().await;
+    let running = stage.start();
+    let names: Vec<String> = (0..40).map(|number| format!("fix-{number}")).collect();
+    for name in &names {
+        stage.asking(name).await;
+    }
+    for name in &names {
+        stage.until(name, is_claimed).await;
+        // Nobody reports: the recorder writes what is known.
+        stage.end(name).await;
+    }
+    for name in &names {
+        stage.until(name, has_result).await;
+    }
+    running.stop().await;
+    for verb in ["claim", "record"] {
+        let mut said = stage.audited(verb);
+        let lines = said.len();
+        said.sort();
+        said.dedup();
+        assert_eq!((lines, said.len()), (names.len(), names.len()), "{verb}");
+    }
+}

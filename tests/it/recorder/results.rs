@@ -85,6 +85,28 @@ async fn the_agents_commits_become_a_branch() {
 }
 
 #[tokio::test]
+async fn what_was_not_delivered_stands_in_the_status_and_the_record() {
+    let stage = Stage::new().await;
+    let (base, head, _) = work(&stage, "src/a.txt");
+    let running = stage.start();
+    let run = pushing(&stage, "fix").await;
+    let mut delivery = stage.delivery(&run, &changes(&base, &head), &[]);
+    let why = format!("{BUNDLE}: 300 MiB is over the limit of 256 MiB");
+    delivery.report.undelivered = vec![why.clone(); 200];
+    assert_eq!(running.handle.deliver(delivery).await, Receipt::Recorded);
+    let status = stage.get("fix").await.status.unwrap();
+    let recorded = status.conditions.iter().find(|c| c.type_ == "ResultRecorded").unwrap();
+    assert_eq!(recorded.status, "True");
+    assert!(recorded.message.contains(&format!("but not delivered: {why}; ")), "{}", recorded.message);
+    assert_eq!(recorded.message.len(), 1024, "it is bounded");
+    let pushed = status.conditions.iter().find(|c| c.type_ == "Pushed").unwrap();
+    assert_eq!((pushed.reason.as_str(), pushed.message.as_str()), ("BundleRefused", why.as_str()));
+    let entry = ResultEntry::from_yaml(&stage.show(&path("fix", File::Result))).unwrap();
+    assert_eq!(entry.undelivered[0], why);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_branch_that_was_pushed_before_a_crash_counts_as_pushed() {
     let stage = Stage::new().await;
     let (base, head, bundle) = work(&stage, "src/a.txt");

@@ -1,6 +1,10 @@
 //! A store, a repository and a recorder that can be killed and started again.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
@@ -56,6 +60,21 @@ pub(crate) struct Stage {
     pub(crate) holder: String,
     pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) folder: tempfile::TempDir,
+    audit: Lines,
+}
+
+/// Lines of an audit trail.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A recorder at work.
@@ -93,7 +112,7 @@ impl Stage {
         let store: Store = Arc::new(EmbeddedStore::open(&folder.path().join("store")).unwrap());
         let key = Arc::new(SigningKey::generate("test").unwrap());
         let secrets = Arc::new(NoSecrets);
-        Self { repo, store, key, holder: holder.to_owned(), secrets, folder }
+        Self { repo, store, key, holder: holder.to_owned(), secrets, folder, audit: Lines::default() }
     }
 
     pub(crate) async fn repository(&self, write_back: &Value) {
@@ -123,7 +142,7 @@ impl Stage {
             scope: None,
             folder: self.folder.path().join("recorder"),
             clock: Arc::new(jiff::Timestamp::now),
-            audit: Arc::new(AuditLog::writer(Box::new(std::io::sink()))),
+            audit: Arc::new(AuditLog::writer(Box::new(self.audit.clone()))),
             metrics: Arc::new(Metrics::new()),
         };
         let own = ("team".parse().unwrap(), "agents".parse().unwrap());
@@ -148,6 +167,23 @@ impl Stage {
     /// A run that asks for its claim.
     pub(crate) async fn asking(&self, name: &str) -> HarnessRun {
         self.run(name, &json!({"command": ["true"]}), &asked()).await
+    }
+
+    /// The run ends, as a controller would say it.
+    pub(crate) async fn end(&self, name: &str) {
+        let run = self.get(name).await;
+        let at = At::of(&run).unwrap().any_version();
+        let ended =
+            json!({"phase": "Failed", "reason": "PlaceFailed", "completionTime": jiff::Timestamp::now()});
+        self.store.write_status(&id(name), &at, &ended, "test").await.unwrap();
+    }
+
+    /// The objects that the audit trail says this verb of, in its order.
+    pub(crate) fn audited(&self, verb: &str) -> Vec<String> {
+        let text = String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let of_verb = lines.filter(|line| line["verb"] == verb);
+        of_verb.map(|line| line["object"].as_str().unwrap().to_owned()).collect()
     }
 
     pub(crate) async fn get(&self, name: &str) -> HarnessRun {

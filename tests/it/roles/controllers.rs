@@ -73,6 +73,18 @@ async fn one_that_stands_by_is_ready_and_ends_when_it_is_asked_to() {
     assert_eq!(first.stop().code, Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_begin_gives_the_lease_back() {
+    let stage = Stage::new("cannot").await;
+    std::fs::write(stage.path("signers"), "no signer").unwrap();
+    let mut command = stage.role("controller", "first");
+    command.args(["--places", "none", "--signers"]).arg(stage.path("signers"));
+    let ended = Up::start(command).end();
+    assert_eq!(ended.code, Some(2), "{}", ended.text);
+    let lease = stage.lease(LEASE).await.expect("it led").spec.unwrap();
+    assert_eq!(lease.holder_identity, None, "{}", ended.text);
+}
+
 #[test]
 fn pods_need_to_know_their_way_out() {
     let folder = tempfile::tempdir().unwrap();

@@ -245,4 +245,5 @@ async fn a_broken_certificate_leaves_the_former_one_in_force() {
     let refused = Up::start(world.command("second")).end();
     assert_eq!(refused.code, Some(2), "{}", refused.text);
     assert!(refused.text.contains("tls.crt"), "{}", refused.text);
+    assert_eq!(world.stage.holder(LEASE).await, None, "who cannot begin keeps nobody waiting");
 }

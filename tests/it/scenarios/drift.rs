@@ -72,7 +72,7 @@ fn trail(world: &World, object: &str) -> Vec<(String, String)> {
     of_object.map(|line| (word(&line["verb"]), word(&line["decision"]))).collect()
 }
 
-fn verbs(world: &World, object: &str) -> Vec<String> {
+pub(super) fn verbs(world: &World, object: &str) -> Vec<String> {
     trail(world, object).into_iter().map(|(verb, _)| verb).collect()
 }
 

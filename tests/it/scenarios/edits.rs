@@ -105,6 +105,8 @@ fn stops(rest: &str) {
     applied(&world, &taken_back);
     assert_eq!(up.stop().code, Some(0));
     assert_eq!(world.stored_status("long").phase, Some(Phase::Stopped));
+    let said = super::drift::verbs(&world, "HarnessRun default/long");
+    assert_eq!(said.iter().filter(|verb| *verb == "stop").count(), 1, "{said:?}");
     let again = world.up_until_idle(&[]);
     assert_eq!(again.code, Some(1), "a stopped run did not succeed: {}", again.text);
     assert_eq!(world.code_file("long", "STARTS").lines().count(), 1);

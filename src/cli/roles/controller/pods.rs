@@ -6,9 +6,10 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     cli::roles::Error,
+    harness::pod::PROOF_SECONDS,
     kubernetes::{
         network::ProxySelector,
-        workloads::{PodSettings, PullPolicy},
+        workloads::{PodSettings, PullPolicy, STALL},
     },
     names::{Namespace, ObjectName},
     proxy::tunnel::Endpoint,
@@ -61,6 +62,10 @@ pub(super) struct PodArgs {
     /// Start runs though their own node can be reached, as Kubernetes says it always can; their status says so
     #[arg(long)]
     allow_node_reach: bool,
+    /// Seconds that a pod's network policy may take to be in force; a run whose way out is open then fails
+    #[arg(long, value_name = "N", default_value_t = PROOF_SECONDS, env = "OSTLER_PROOF_SECONDS",
+        value_parser = clap::value_parser!(u64).range(5..=600))]
+    proof_seconds: u64,
 }
 
 /// When images are pulled.
@@ -109,6 +114,8 @@ impl PodArgs {
             api_server: self.api_server,
             allow_unenforced: self.allow_unenforced_limits,
             allow_node_reach: self.allow_node_reach,
+            proof_seconds: self.proof_seconds,
+            stall: STALL,
             scope,
         })
     }

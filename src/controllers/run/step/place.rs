@@ -66,7 +66,12 @@ pub(super) fn with_place(observed: &Observed<'_>, place: &Place, step: &mut Step
         return;
     }
     observe_place(observed, place, step);
-    let words = waits.map_or("", |(_, message)| message);
+    let words = match waits {
+        Some((_, message)) => message.to_owned(),
+        None => {
+            place.delivery_error.as_ref().map_or_else(String::new, |why| format!("not delivered yet: {why}"))
+        }
+    };
     if let Some(left) = soon_over(observed, place, &step.status) {
         step.again = Some(left);
         return;

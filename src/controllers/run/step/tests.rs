@@ -62,6 +62,7 @@ fn place(stage: Stage) -> Place {
         limits_not_enforced: None,
         egress: crate::kinds::harness_run::EgressSeen::default(),
         base: None,
+        delivery_error: None,
     }
 }
 
@@ -76,6 +77,17 @@ fn claimed(run: &mut HarnessRun) -> &mut HarnessRunStatus {
 
 fn standing(step: &Step) -> (Phase, Reason) {
     (step.status.phase.unwrap(), step.status.reason.unwrap())
+}
+
+#[test]
+fn a_result_that_is_not_acknowledged_says_why() {
+    let mut run = run();
+    claimed(&mut run).phase = Some(Phase::Collecting);
+    let why = "the recorder answered 413: too much";
+    let waiting = Place { delivery_error: Some(why.to_owned()), ..place(Stage::Delivering) };
+    let step = step(&Observed { place: Some(waiting), ..observed(&run) });
+    assert_eq!(standing(&step), (Phase::Collecting, Reason::RecordingResult));
+    assert_eq!(step.status.message, Some(format!("not delivered yet: {why}")));
 }
 
 #[test]
@@ -100,6 +112,24 @@ fn a_run_that_may_not_start_says_why() {
         assert_eq!(standing(&step), expected);
         assert!(step.effects.is_empty() && step.status.claim.is_none(), "nothing is asked for: {expected:?}");
     }
+}
+
+#[test]
+fn what_a_new_run_refers_to_may_not_show_yet() {
+    let mut run = run();
+    let missing = |reason| Err(Missing { reason, message: "m".into() });
+    let mut age = |seconds: i64, reason| {
+        run.metadata.creation_timestamp = Some(Time(at(NOW - seconds)));
+        let step = step(&Observed { resolved: missing(reason), ..observed(&run) });
+        (step.status.phase, step.again.map(|again| again.as_secs()))
+    };
+    assert_eq!(age(1, Reason::SessionNotFound), (None, Some(1)));
+    assert_eq!(age(2, Reason::SessionNotFound), (Some(Phase::Pending), None));
+    assert_eq!(age(-9, Reason::SessionNotFound), (Some(Phase::Pending), None), "another clock");
+    assert_eq!(age(0, Reason::InvalidSpec), (Some(Phase::Pending), None), "that will not change by itself");
+    run.status.get_or_insert_default().phase = Some(Phase::Queued);
+    let step = step(&Observed { resolved: missing(Reason::AgentNotFound), ..observed(&run) });
+    assert_eq!(standing(&step), (Phase::Pending, Reason::AgentNotFound), "it was there before");
 }
 
 #[test]

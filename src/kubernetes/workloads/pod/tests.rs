@@ -24,6 +24,8 @@ fn settings() -> PodSettings {
         api_server: None,
         allow_unenforced: false,
         allow_node_reach: false,
+        proof_seconds: 60,
+        stall: crate::kubernetes::workloads::STALL,
         scope: None,
         network: None,
     }

@@ -10,6 +10,8 @@ struct Case {
     status: Value,
     /// The time of deletion, in seconds; the case's `now` is 1000.
     deleted: Option<i64>,
+    /// What was said about it last, if that is a complaint: reason and message.
+    said: Option<(String, String)>,
     /// Reason, a part of the message, and the phase in which the run ends.
     trouble: Option<(String, String, Option<Phase>)>,
     /// What else is true of it.
@@ -26,7 +28,9 @@ fn every_case_of_the_table() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let look = Look { status: &status, deleted: case.deleted.map(at), now: at(1000) };
         let name = case.name;
-        match (look.trouble(), case.trouble) {
+        let said = case.said.map(|(reason, message)| Complaint { reason, message });
+        let found = look.trouble().or_else(|| look.stalled(said.as_ref()?));
+        match (found, case.trouble) {
             (None, None) => {}
             (Some(found), Some((reason, part, ends))) => {
                 assert_eq!((found.reason.as_str(), found.ends), (reason.as_str(), ends), "{name}: {found:?}");

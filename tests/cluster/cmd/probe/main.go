@@ -1,6 +1,7 @@
 // Command probe is the whole content of an image: it answers on ports, and says which ports of others answer.
 //
-//	probe serve tcp:8080 udp:8081 ...   answers on those ports of all addresses, until it is ended
+//	probe serve tcp:8080 udp:8081 ...   answers on those ports of all addresses, until it is ended; one line for each
+//	                                    connection, "tcp:8080 from ADDRESS"
 //	probe dial [-within 2s] tcp:10.0.0.1:8080 udp:10.0.0.1:8081 ...
 //	                                    tries all at once; one line for each, "open TARGET" or "closed TARGET WHY"
 //	probe cat FILE ...                  writes the files to standard output
@@ -118,7 +119,7 @@ func serve(ports []string) {
 			if err != nil {
 				fail("%v", err)
 			}
-			go serveTCP(listener)
+			go serveTCP(listener, target)
 		} else {
 			socket, err := net.ListenPacket("udp", ":"+port)
 			if err != nil {
@@ -131,12 +132,14 @@ func serve(ports []string) {
 	wait()
 }
 
-func serveTCP(listener net.Listener) {
+// serveTCP says of each caller where it comes from, as somebody may count them.
+func serveTCP(listener net.Listener, name string) {
 	for {
 		connection, err := listener.Accept()
 		if err != nil {
 			fail("%v", err)
 		}
+		fmt.Println(name, "from", connection.RemoteAddr())
 		fmt.Fprintf(connection, "hello %s\n", connection.RemoteAddr())
 		connection.Close()
 	}

@@ -159,6 +159,7 @@ impl Pod {
             terminal: None,
             allow_unenforced: false,
             allow_node_reach: settings.allow_node_reach,
+            proof_seconds: settings.proof_seconds,
             proxy: endpoint,
             api_server: Some(closed[1].address()),
         };
@@ -196,7 +197,7 @@ impl Pod {
         let log = fs::File::options().create(true).append(true).open(self.at("sidecar.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
         command.args(["harness", "pod", "--forwarder", &self.forwarder.to_string(), "--root"]);
-        command.arg(self.root.path()).args(["--proof-seconds", &self.settings.proof_seconds.to_string()]);
+        command.arg(self.root.path());
         command.env_clear().env(UID_VARIABLE, "pod-uid");
         command.env(NODE_ADDRESS_VARIABLE, self.settings.node.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

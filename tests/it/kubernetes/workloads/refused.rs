@@ -8,6 +8,7 @@ use kube::api::{DeleteParams, PostParams};
 use ostler::{kinds::Reason, ports::workloads::Error};
 
 use super::*;
+use crate::contract::rbac::{To, grant, rule, take_back};
 
 /// Why the place of a run is refused; `None` when it is not.
 async fn refusal(ground: &Ground, spec: &PlaceSpec) -> Option<(Reason, String)> {
@@ -116,4 +117,27 @@ async fn a_namespace_on_its_way_out_takes_nothing_in() {
     assert!(matches!(error, Error::Unavailable { .. }), "its runs are deleted, too: {error:?}");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("being terminated"), "{source}");
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_away_in_flight_are_waited_for() {
+    let ground = Ground::new("rights").await;
+    let (namespace, user) = (ground.namespace.as_str(), format!("pods-of-{}", ground.namespace));
+    let (to, make) = (To::User(&user), rule("", "pods", &["create"]));
+    let look = rule("", "pods", &["get", "list", "watch", "patch", "delete"]);
+    grant(&ground.client, namespace, "look", to, look).await;
+    grant(&ground.client, namespace, "make", to, make.clone()).await;
+    let workloads = adapter(&ground.cluster.user(&user, &[]).await, &ground.namespace).await;
+    workloads.ensure(&ground.spec()).await.unwrap();
+
+    take_back(&ground.client, namespace, "make", to, make.clone()).await;
+    let next = ground.spec();
+    let error = workloads.ensure(&next).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "it is no word on the run: {error:?}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("cannot create resource \"pods\"") && source.contains(&user), "{source}");
+    assert_eq!(ground.count().await, 1);
+    grant(&ground.client, namespace, "make-again", to, make).await;
+    workloads.ensure(&next).await.unwrap();
+    assert_eq!(ground.count().await, 2);
 }
