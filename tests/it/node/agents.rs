@@ -61,7 +61,7 @@ impl Case {
         ]
     }
 
-    async fn goes_well(&self, stage: &Stage) {
+    async fn goes_well(&self, stage: &Stage<'_>) {
         let name = &self.name;
         let status = stage.until_recorded(name).await;
         stage.assert_end(name, &status, ("Succeeded", "Completed", Some(0))).await;

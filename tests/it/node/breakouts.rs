@@ -198,7 +198,7 @@ fn api_port(node: &Node) -> u16 {
 }
 
 /// A run whose agent listens, and says when somebody comes.
-async fn start_other(stage: &Stage) -> Pod {
+async fn start_other(stage: &Stage<'_>) -> Pod {
     let listens = "use Socket; $| = 1; socket(S, PF_INET, SOCK_STREAM, 0); \
         bind(S, sockaddr_in(8080, INADDR_ANY)) && listen(S, 5) or die; print \"listening\\n\"; \
         while (accept(C, S)) { print \"somebody came\\n\" }";
@@ -210,7 +210,7 @@ async fn start_other(stage: &Stage) -> Pod {
     stage.until_pod("other").await
 }
 
-async fn assert_open_outside(stage: &Stage, attempts: &[&Attempt], words: &[(&str, String)]) {
+async fn assert_open_outside(stage: &Stage<'_>, attempts: &[&Attempt], words: &[(&str, String)]) {
     let node = stage.node;
     let image = node.debian_image().await;
     node.run(&stage.namespace, &restricted_pod("outside", image, &["sleep", "1000000"])).await;

@@ -53,7 +53,7 @@ async fn a_pod_is_as_its_run_asks() {
     }
 }
 
-async fn ask(stage: Stage) {
+async fn ask(stage: Stage<'_>) {
     let class = json!({"metadata": {"name": stage.namespace}, "handler": "runc"});
     let class: RuntimeClass = serde_json::from_value(class).unwrap();
     Api::all(stage.client.clone()).create(&PostParams::default(), &class).await.unwrap();
@@ -102,7 +102,7 @@ async fn ask(stage: Stage) {
 }
 
 /// Waits until a run says why it gets no further, in the words of whoever is against it.
-async fn says_why(stage: &Stage, name: &str, reason: Reason, says: &str) {
+async fn says_why(stage: &Stage<'_>, name: &str, reason: Reason, says: &str) {
     let status = stage
         .until(name, &format!("{name} is {}", reason.as_str()), |status| status.reason == Some(reason))
         .await;

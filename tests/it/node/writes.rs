@@ -33,7 +33,7 @@ async fn audit_until_now(cluster: &Cluster, namespace: &str) -> Vec<AuditLine> {
     cluster.audit_until(|lines| lines.iter().any(|line| line.object_ref.name == mark)).await
 }
 
-async fn until_ready(stage: &Stage) {
+async fn until_ready(stage: &Stage<'_>) {
     eventually("the session and the ledger are ready", async || {
         let sessions: Api<Session> = Api::namespaced(stage.client.clone(), &stage.namespace);
         let configs: Api<ConfigRepository> = Api::namespaced(stage.client.clone(), &stage.namespace);
@@ -48,7 +48,7 @@ async fn until_ready(stage: &Stage) {
 }
 
 /// Waits until nothing of the run is left to do: its pod is gone, and its session is told so.
-async fn until_over(stage: &Stage, run: &str) {
+async fn until_over(stage: &Stage<'_>, run: &str) {
     eventually("the pod is gone and the session is free", async || {
         let sessions: Api<Session> = Api::namespaced(stage.client.clone(), &stage.namespace);
         let status = sessions.get("work").await.unwrap().status?;

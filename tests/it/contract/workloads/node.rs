@@ -1,6 +1,6 @@
 //! Places that are pods, on a node: with a proxy and a recorder of the test's own.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -104,6 +104,8 @@ impl Pods {
                 authorities: node.cluster().authority().certificate.clone(),
             },
             api_server: None,
+            proof_seconds: 60,
+            stall: Duration::from_secs(20),
             allow_unenforced: false,
             allow_node_reach: false,
             scope: Some(namespace.clone()),
