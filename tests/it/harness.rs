@@ -3,7 +3,7 @@
 mod confinement;
 mod ends;
 mod lives;
-mod pod;
+pub(crate) mod pod;
 mod results;
 mod terminal;
 pub(crate) mod world;

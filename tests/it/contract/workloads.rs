@@ -17,6 +17,10 @@ use crate::harness::world::{sees, shell};
 pub(crate) trait Ground: Send + Sync {
     /// The adapter.
     fn workloads(&self) -> &dyn Workloads;
+    /// A run that it can give a place.
+    async fn spec(&self, script: &str) -> PlaceSpec;
+    /// Whether the sidecar of a run whose result is acknowledged is sure to be there, and tells its output.
+    fn tells_after_release(&self) -> bool;
     /// Waits for the report of a run, which the recorder acknowledges.
     async fn report(&self, spec: &PlaceSpec) -> Report;
 }
@@ -27,8 +31,8 @@ async fn reaches(ground: &dyn Ground, spec: &PlaceSpec, stage: Stage) {
 }
 
 /// A run that says that it runs, then waits to be stopped.
-fn waiting() -> PlaceSpec {
-    shell("trap 'exit 9' TERM; echo running; while :; do sleep 0.05; done")
+async fn waiting(ground: &dyn Ground) -> PlaceSpec {
+    ground.spec("trap 'exit 9' TERM; echo running; while :; do sleep 0.05; done").await
 }
 
 async fn runs(ground: &dyn Ground, spec: &PlaceSpec) {
@@ -51,7 +55,7 @@ pub(crate) async fn absent_places(ground: &dyn Ground) {
 
 /// One place per run UID, from the first call to the removal.
 pub(crate) async fn one_place_per_run(ground: &dyn Ground) {
-    let (workloads, spec) = (ground.workloads(), shell("exit 3"));
+    let (workloads, spec) = (ground.workloads(), ground.spec("exit 3").await);
     let first = workloads.ensure(&spec).await.unwrap();
     assert_eq!(workloads.ensure(&spec).await.unwrap().uid, first.uid);
     assert!(!first.confirmed);
@@ -69,7 +73,7 @@ pub(crate) async fn one_place_per_run(ground: &dyn Ground) {
 
 /// A stop ends the agent, its result is delivered, and a second stop changes nothing.
 pub(crate) async fn stops(ground: &dyn Ground) {
-    let spec = waiting();
+    let spec = waiting(ground).await;
     runs(ground, &spec).await;
     ground.workloads().stop(&spec.run.uid, StopReason::StopRequested).await.unwrap();
     ground.workloads().stop(&spec.run.uid, StopReason::Removed).await.unwrap();
@@ -79,9 +83,9 @@ pub(crate) async fn stops(ground: &dyn Ground) {
     ground.workloads().stop(&spec.run.uid, StopReason::Removed).await.unwrap();
 }
 
-/// The output can be read while the agent runs and after its end.
+/// The output can be read while the agent runs, and where its sidecar stays, after its end.
 pub(crate) async fn streams(ground: &dyn Ground) {
-    let spec = waiting();
+    let spec = waiting(ground).await;
     runs(ground, &spec).await;
     let logs = |follow: bool| format!("{{\"logs\":{{\"since\":0,\"follow\":{follow}}}}}\n");
     let mut stream = ground.workloads().open(&spec.run.uid).await.unwrap();
@@ -94,6 +98,9 @@ pub(crate) async fn streams(ground: &dyn Ground) {
     stream.read_to_end(&mut rest).await.unwrap();
     ground.report(&spec).await;
     reaches(ground, &spec, Stage::Released).await;
+    if !ground.tells_after_release() {
+        return;
+    }
     let mut stream = ground.workloads().open(&spec.run.uid).await.unwrap();
     stream.write_all(logs(false).as_bytes()).await.unwrap();
     let mut all = String::new();
@@ -103,21 +110,31 @@ pub(crate) async fn streams(ground: &dyn Ground) {
 
 /// Removal ends what still runs, without a trace.
 pub(crate) async fn removes(ground: &dyn Ground) {
-    let spec = waiting();
+    let spec = waiting(ground).await;
     runs(ground, &spec).await;
     ground.workloads().remove(&spec.run.uid).await.unwrap();
     assert!(ground.workloads().observe(&spec.run.uid).await.unwrap().is_none());
     assert!(ground.workloads().list().await.unwrap().iter().all(|place| place.run.uid != spec.run.uid));
 }
 
+mod node;
+
 mod embedded {
-    use super::{Ground, PlaceSpec, Report, Workloads, async_trait};
+    use super::{Ground, PlaceSpec, Report, Workloads, async_trait, shell};
     use crate::harness::world::{PATIENCE, World};
 
     #[async_trait]
     impl Ground for World {
         fn workloads(&self) -> &dyn Workloads {
             &self.workloads
+        }
+
+        async fn spec(&self, script: &str) -> PlaceSpec {
+            shell(script)
+        }
+
+        fn tells_after_release(&self) -> bool {
+            true
         }
 
         async fn report(&self, spec: &PlaceSpec) -> Report {

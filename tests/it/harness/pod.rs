@@ -4,4 +4,4 @@ mod ends;
 mod lives;
 mod proof;
 mod results;
-mod world;
+pub(crate) mod world;

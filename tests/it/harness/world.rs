@@ -111,13 +111,13 @@ impl Delivery {
 
 /// A recorder that answers as it is told, then 200.
 #[derive(Default)]
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     pub(super) answers: Mutex<Vec<u16>>,
-    pub(super) came: watch::Sender<Vec<Delivery>>,
+    pub(crate) came: watch::Sender<Vec<Delivery>>,
 }
 
 impl Recorder {
-    pub(super) fn app(self: &Arc<Self>) -> Router {
+    pub(crate) fn app(self: &Arc<Self>) -> Router {
         let app = Router::new().fallback(intake).layer(axum::extract::DefaultBodyLimit::disable());
         app.with_state(Arc::clone(self))
     }

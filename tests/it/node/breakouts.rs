@@ -1,6 +1,6 @@
 //! What an agent tries to get out of its container: the attempts of `breakouts.yaml`, each in a run that goes on after it.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{collections::BTreeMap, fmt::Write, net::IpAddr, path::Path};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -60,11 +60,13 @@ fn script(attempts: &[Attempt], words: &[(&str, String)]) -> String {
     let mut script = format!("cd /tmp\n{}\n", include_str!("breakouts.sh"));
     for (number, attempt) in attempts.iter().enumerate() {
         let control = attempt.control.as_deref().unwrap_or("true");
-        script += &format!(
-            "{{ (\n{}\n) >said.{number} 2>&1; (\n{}\n) >control.{number} 2>&1; echo $? >code.{number}; }} &\n",
+        writeln!(
+            script,
+            "{{ (\n{}\n) >said.{number} 2>&1; (\n{}\n) >control.{number} 2>&1; echo $? >code.{number}; }} &",
             known(&attempt.r#try),
             known(control),
-        );
+        )
+        .unwrap();
     }
     script
         + &format!(

@@ -120,7 +120,7 @@ fn assert_as_asked(pod: &Pod, class: &str) {
     assert_eq!(pulls.collect::<Vec<_>>(), ["registry"]);
     let resources = spec.containers[0].resources.as_ref().unwrap();
     let limit = |name: &str| resources.limits.as_ref().unwrap()[name].clone();
-    assert_eq!((limit("cpu"), limit("memory")), (Quantity("500m".into()), Quantity("300Mi".into())));
+    assert_eq!((limit("cpu"), limit("memory")), (Quantity("500m".into()), Quantity("314572800".into())));
     let labels = pod.metadata.labels.as_ref().unwrap();
     assert_eq!((labels["ostler.dev/run"].as_str(), labels["ostler.dev/session"].as_str()), ("all", "work"));
 }

@@ -75,7 +75,7 @@ fn token_for(audience: &str) -> String {
 }
 
 /// TLS in front of the recorder.
-struct Secured(TcpListener, TlsAcceptor);
+pub(crate) struct Secured(pub(crate) TcpListener, pub(crate) TlsAcceptor);
 
 impl axum::serve::Listener for Secured {
     type Io = TlsStream<TcpStream>;
@@ -376,7 +376,7 @@ fn certificates(folder: &Path) -> [PathBuf; 3] {
     files
 }
 
-fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
+pub(crate) fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
     let chain = CertificateDer::pem_file_iter(certificate).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(key).unwrap();
     let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
