@@ -144,9 +144,10 @@ async fn reconcile(run: Arc<HarnessRun>, context: Arc<Context>) -> Result<Action
         return Err(Error::NotStored(run.name_any()));
     };
     let mut place = observe::place(&run, &context).await?;
+    let mut seen = run.clone();
     let mut guard = 0;
     loop {
-        let observed = observe::observe(&run, place.clone(), &context);
+        let observed = observe::observe(&seen, place.clone(), &context);
         let step = step::step(&observed);
         let (made, at) = apply::effects(&id, &run, &step, &context).await?;
         match made {
@@ -154,6 +155,8 @@ async fn reconcile(run: Arc<HarnessRun>, context: Arc<Context>) -> Result<Action
             apply::Made::Place(new) if guard == 0 => {
                 guard += 1;
                 place = Some(*new);
+                // how long its claim took is known in this pass only
+                Arc::make_mut(&mut seen).status.get_or_insert_default().startup = step.status.startup;
             }
             apply::Made::Refused(standing) => {
                 apply::refuse(&id, &at, &run, &standing, &context).await?;

@@ -9,7 +9,7 @@ mod rights;
 mod same;
 mod stage;
 mod verbs;
-mod workloads;
+pub(crate) mod workloads;
 
 use std::{path::Path, sync::Arc};
 

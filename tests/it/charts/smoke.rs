@@ -22,7 +22,7 @@ use ostler::{
         network::{NetworkPolicies, ProxySelector},
         objects::KubeObjects,
         secrets::KubeSecrets,
-        workloads::{KubeWorkloads, PodSettings},
+        workloads::KubeWorkloads,
     },
     names::Namespace,
     ports::{
@@ -30,7 +30,6 @@ use ostler::{
         objects::{Happening, Severity},
         secrets::SecretUse,
     },
-    proxy::tunnel::Endpoint,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -38,6 +37,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{AuditLine, Cluster},
     harness::world::shell,
+    kubernetes::workloads::settings,
     scenarios::up::{Ended, Up},
     servers::repo::Repo,
 };
@@ -400,27 +400,10 @@ impl Attempt<'_> {
         let policies = NetworkPolicies::new(client.clone(), &ProxySelector { namespace, labels, port: 8443 });
         policies.ensure(&self.namespace()).await.map_err(|error| text(&error))?;
 
-        let settings = PodSettings {
-            image: "registry.example.com/ostler".to_owned(),
-            pull_policy: None,
-            pull_secrets: vec![],
-            proxy: Endpoint {
-                address: "10.96.0.7:8443".parse().unwrap(),
-                canary: "10.96.0.7:8444".parse().unwrap(),
-                server_name: "proxy".to_owned(),
-                recorder_name: "recorder".to_owned(),
-                authorities: String::new(),
-            },
-            api_server: None,
-            allow_unenforced: false,
-            allow_node_reach: false,
-            proof_seconds: 60,
-            stall: Duration::from_millis(500),
-            scope: Some(self.namespace()),
-            network: None,
-        };
         let secrets = Arc::new(KubeSecrets::new(client.clone()));
-        let places = KubeWorkloads::start(client, settings, secrets).await.map_err(|error| text(&error))?;
+        let places = KubeWorkloads::start(client, settings(&self.namespace()), secrets)
+            .await
+            .map_err(|error| text(&error))?;
         let mut spec = shell("true");
         spec.run.namespace = self.namespace();
         spec.image = Some("registry.example.com/agent".to_owned());

@@ -40,7 +40,8 @@ struct Ground {
     workloads: Arc<KubeWorkloads>,
 }
 
-fn settings(scope: &Namespace) -> PodSettings {
+/// For pods that nothing runs; whoever has a node says more.
+pub(crate) fn settings(scope: &Namespace) -> PodSettings {
     PodSettings {
         image: "registry.test/ostler:1".to_owned(),
         pull_policy: Some(PullPolicy::IfNotPresent),

@@ -33,8 +33,15 @@ async fn a_start_is_told_part_by_part_and_the_agent_speaks_after_the_proof() {
         let spoke = Timestamp::from_nanosecond(spoke).unwrap();
         assert!(spoke > created, "{name}: created at {created}, spoke at {spoke}");
         let startup = serde_json::to_value(status.startup).unwrap();
-        for part in ["queuedMs", "placedMs", "scheduledMs", "installedMs", "egressProvenMs", "firstOutputMs"]
-        {
+        for part in [
+            "queuedMs",
+            "claimedMs",
+            "placedMs",
+            "scheduledMs",
+            "installedMs",
+            "egressProvenMs",
+            "firstOutputMs",
+        ] {
             assert!(startup[part].is_i64(), "{name}: {part} is not told: {startup}");
         }
         figures.push(

@@ -82,8 +82,8 @@ fn is_recorded(run: &HarnessRun) -> bool {
     is_terminal(run) && result.is_some_and(|result| result.commit.is_some())
 }
 
-/// Its pod: only a pod is on a node.
+/// Its pod: a place on a machine is named as the run's UID.
 fn pod(run: &HarnessRun) -> Option<&str> {
     let place = run.status.as_ref()?.place.as_ref()?;
-    place.node.as_ref().map(|_| place.name.as_str())
+    (run.metadata.uid.as_ref() != Some(&place.name)).then_some(place.name.as_str())
 }

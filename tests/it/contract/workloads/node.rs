@@ -34,6 +34,7 @@ use crate::{
         pod::world::{Secured, acceptor},
         world::{FakeSecrets, PATIENCE, Recorder, shell},
     },
+    kubernetes::workloads::settings,
     node::{Enforcer, Node, shared},
     scenarios::manifests::run_with,
 };
@@ -103,13 +104,8 @@ impl Pods {
                 recorder_name: "recorder".to_owned(),
                 authorities: node.cluster().authority().certificate.clone(),
             },
-            api_server: None,
-            proof_seconds: 60,
             stall: Duration::from_secs(20),
-            allow_unenforced: false,
-            allow_node_reach: false,
-            scope: Some(namespace.clone()),
-            network: None,
+            ..settings(&namespace)
         };
         let workloads = KubeWorkloads::start(client.clone(), settings, secrets).await.unwrap();
         let image = node.debian_image().await;
