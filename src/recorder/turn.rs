@@ -1,12 +1,13 @@
 //! One turn of the recorder: look at what is needed, write one commit, say what became of it.
 
 mod flush;
+mod jobs;
 mod look;
 mod tell;
 mod told;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -22,22 +23,21 @@ use super::{
     branch::LedgerBranch,
     entries::Subject,
     prepare::{self, Outgoing, Prepared},
-    queue::{self, Due, Need},
+    queue,
     settings::Settings,
-    status::News,
-    world::{Side, World},
+    world::World,
 };
 use crate::{
     git::sign::SigningKey,
     kinds::{
-        HarnessRun, Reason,
+        HarnessRun,
         config_repository::{ClaimMode, ConfigRepositorySpec},
     },
     ledger::{self, ResultEntry},
     names::{Namespace, ObjectName, Uid},
     ports::objects::id_of,
     report::{Delivery, Receipt},
-    telemetry::{Chain, metrics},
+    telemetry::Chain,
 };
 
 /// Entries in one commit; each may bring a reference of its own, and a push holds at most 256.
@@ -253,101 +253,6 @@ impl Desk {
 
     fn give_up_after(&self) -> Duration {
         self.book.as_ref().map_or(Duration::from_hours(24), |book| book.settings.give_up_after)
-    }
-
-    /// What is to be written. What needs no ledger is done on the way.
-    async fn jobs(&mut self, world: &World, exists: bool) -> Vec<Job> {
-        let now = (self.context.clock)();
-        let give_up = self.give_up_after();
-        let mut jobs = Vec::new();
-        for run in world.runs() {
-            let need = queue::need(run, give_up, now);
-            if need == Need::Nothing {
-                continue;
-            }
-            let Some(subject) = Subject::of(run).filter(|subject| !self.told.rests(&subject.uid, need))
-            else {
-                continue;
-            };
-            match (world.side(run, &self.own), need) {
-                (Side::Ours, Need::Claim) if self.claims_in_store() => {
-                    let news = News::Claimed { holder: self.holder.clone(), commit: None };
-                    self.tell(run, &news).await;
-                }
-                (Side::Ours, Need::Claim) => {
-                    jobs.push(Job { run: run.clone(), subject, result: None, late: false, delivery: None });
-                }
-                (Side::Ours, Need::Record) => {
-                    let entry = subject.clone().without_report(run, &self.holder, now);
-                    let result = Some((Box::new(entry), String::new()));
-                    jobs.push(Job { run: run.clone(), subject, result, late: false, delivery: None });
-                }
-                (Side::Ours, Need::Follow) => self.follow(run, &subject).await,
-                (Side::Ours, Need::GiveUp) => self.abandon(run, "it could not be recorded in time").await,
-                (Side::Gone(name), Need::Record | Need::GiveUp) => {
-                    self.abandon(run, &format!("ConfigRepository {name}, which was to record it, is gone"))
-                        .await;
-                }
-                (Side::Nowhere, Need::Record | Need::GiveUp) => {
-                    let message = "no repository records this run".to_owned();
-                    self.tell(run, &News::Unrecorded { reason: Reason::NoRepository, message }).await;
-                }
-                _ => {}
-            }
-        }
-        for (uid, outgoing) in std::mem::take(&mut self.outgoing) {
-            let current = world.runs().find(|run| run.metadata.uid == outgoing.run.metadata.uid);
-            let due = queue::due(current.unwrap_or(&outgoing.run), give_up, now);
-            let side = world.side(&outgoing.run, &self.own);
-            if due == Due::LostFirst && side == Side::Ours {
-                self.outgoing.insert(uid, outgoing);
-                continue;
-            }
-            let Some(subject) = Subject::of(&outgoing.run) else { continue };
-            let ended = outgoing.delivery.report.ended_at.unwrap_or(now);
-            let entry = subject.clone().result(
-                &outgoing.delivery.report,
-                &self.holder,
-                outgoing.push.clone(),
-                None,
-                now,
-            );
-            let late = queue::past(ended, give_up, now) && self.failures > 0;
-            let unrecorded = match side {
-                Side::Ours if late => Some((Reason::Abandoned, "given up after giveUpAfter".to_owned())),
-                Side::Ours if self.claims_in_store() && self.refusal.is_some() => {
-                    self.refusal.clone().map(|text| (Reason::PushRefused, text))
-                }
-                Side::Ours if exists => None,
-                Side::Ours | Side::Gone(_) => Some((Reason::Abandoned, "its repository is gone".to_owned())),
-                Side::Nowhere => Some((Reason::NoRepository, "no repository records this run".to_owned())),
-                Side::Theirs => {
-                    self.answer(&uid, Receipt::Waiting);
-                    continue;
-                }
-            };
-            let run = outgoing.run.clone();
-            if unrecorded.is_some() && due == Due::Late {
-                // Its record says that it was lost, and that stays.
-                self.done(&uid, true, Some(&outgoing.delivery));
-            } else if let Some(why) = unrecorded {
-                let news = News::Ended { entry: Box::new(entry), commit: Err(why) };
-                let told = self.tell(&run, &news).await;
-                self.done(&uid, told, Some(&outgoing.delivery));
-            } else {
-                let summary = outgoing.delivery.report.record.summary.clone();
-                let delivery = Some(outgoing.delivery.clone());
-                let (result, late) = (Some((Box::new(entry), summary)), due == Due::Late);
-                jobs.push(Job { run, subject, result, late, delivery });
-                self.outgoing.insert(uid, outgoing);
-            }
-        }
-        self.context.metrics.set_queue(metrics::Queue::Record, jobs.len());
-        // A delivery speaks for its run; what the controller knows of it is less.
-        let delivered: BTreeSet<Uid> =
-            jobs.iter().filter(|job| job.delivery.is_some()).map(|job| job.subject.uid.clone()).collect();
-        jobs.retain(|job| job.delivery.is_some() || !delivered.contains(&job.subject.uid));
-        jobs
     }
 
     fn claims_in_store(&self) -> bool {
