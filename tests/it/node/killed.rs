@@ -18,7 +18,7 @@ async fn a_sidecar_that_is_killed_comes_back_and_the_agent_does_not() {
     let work = commits("WORK", "done");
     stage.push_run(
         "killed",
-        &format!("echo at work\necho one >>STARTS\n{work}touch /tmp/at-work\nexec sleep 600\n"),
+        &format!("echo at work\necho one >>BEGUN\n{work}touch /tmp/at-work\nexec sleep 600\n"),
     );
     stage.until("killed", "its agent runs", |status| status.phase == Some(Phase::Running)).await;
     let pod = stage.until_pod("killed").await;
@@ -38,7 +38,7 @@ async fn a_sidecar_that_is_killed_comes_back_and_the_agent_does_not() {
     assert!(stage.output("killed").contains("at work\n"), "its output is kept");
     let branch = format!("ostler/{}/killed", stage.namespace);
     assert_eq!(stage.code.bare_git(&["show", &format!("{branch}:WORK")]), "done");
-    assert_eq!(stage.code.bare_git(&["show", &format!("{branch}:STARTS")]), "one", "it started once");
+    assert_eq!(stage.code.bare_git(&["show", &format!("{branch}:BEGUN")]), "one", "it started once");
 }
 
 /// Kills the sidecar of a pod, as a node that lacks memory would.
