@@ -273,9 +273,8 @@ fn no_test_is_switched_off() {
             let ignored = source.attributes().into_iter().filter(|&name| name == "ignore").count();
             let elsewhere = match source.path.as_str() {
                 "it/anywhere/cluster.rs" => source.count(NEEDS_A_CLUSTER),
-                path if path.starts_with("it/node/") || path.ends_with("/node.rs") => {
-                    source.count(NEEDS_A_NODE)
-                }
+                "it/contract/workloads/node.rs" => source.count(NEEDS_A_NODE),
+                path if path.starts_with("it/node/") => source.count(NEEDS_A_NODE),
                 _ => 0,
             };
             assert_eq!(ignored, elsewhere, "{folder}/{} ignores a test", source.path);
