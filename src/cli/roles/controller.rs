@@ -159,6 +159,7 @@ fn syncer(args: &ControllerArgs, ground: &Ground, tasks: &mut JoinSet<()>) -> Re
         store: ground.store.clone(),
         accounts: Some(accounts(ground.client.clone(), ground.metrics.clone())),
         caches: ground.caches.clone(),
+        runs: args.places != Places::None,
         scope: ground.scope.clone(),
         secrets: ground.secrets.clone(),
         mirrors: args.leader.state.clone(),
