@@ -13,6 +13,7 @@ mod report;
 
 use serde_json::Value;
 
+pub use decide::hold;
 pub use difference::{FieldChange, between};
 pub use drift::{calls_for_plan, writers};
 pub use live::Live;

@@ -9,6 +9,7 @@ mod bulk;
 mod code;
 mod entries;
 mod error;
+mod memory;
 mod prepare;
 mod queue;
 mod reader;
@@ -51,6 +52,8 @@ use crate::{
 
 /// How long the turn that is under way may take when it is time to end.
 const LAST_TURN: Duration = Duration::from_secs(20);
+/// How long noting the ledger's tip may take when it is time to end.
+const LAST_NOTE: Duration = Duration::from_secs(5);
 /// Deliveries that may wait for a turn.
 const INBOX: usize = 256;
 
@@ -187,5 +190,8 @@ impl Recorder {
             }
         }
         interrupt.store(true, Ordering::Relaxed);
+        if tokio::time::timeout(LAST_NOTE, desk.note(&world)).await.is_err() {
+            tracing::warn!("the ledger's tip is not noted; the runs tell the next start what it has to hold");
+        }
     }
 }

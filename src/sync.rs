@@ -52,6 +52,8 @@ pub struct Context {
     pub accounts: Option<Accounts>,
     /// The caches, for reading.
     pub caches: Caches,
+    /// True where the controller of runs works beside us: runs are made with its finalizer, which it takes off again.
+    pub runs: bool,
     /// The namespace that is looked after; `None`: all of them. Nothing is read or written elsewhere.
     pub scope: Option<Namespace>,
     /// Credentials.

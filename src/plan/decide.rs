@@ -148,9 +148,27 @@ fn present(
                 && !phase(there).is_some_and(Phase::is_terminal);
             let action = if stops { Action::Stop } else { Action::Update };
             decisions.items.push(ItemReport { changes, ..ItemReport::of(id, item, action) });
+            if there.finalizers().iter().any(|one| one == meta::RECORD_FINALIZER) {
+                // what we applied with it would lose it
+                hold(&mut body);
+            }
             decisions.applies.push(Step::Update { id: id.clone(), body, at });
         }
         _ => decisions.items.push(ItemReport::of(id, item, Action::Unchanged)),
+    }
+}
+
+/// Adds the finalizer of runs to the body of an apply.
+///
+/// No plan shows it: it is its controller's, and comes in the syncer's write to save one.
+pub fn hold(body: &mut Value) {
+    let list = &mut body["metadata"]["finalizers"];
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    let held = Value::from(meta::RECORD_FINALIZER);
+    if let Some(list) = list.as_array_mut().filter(|list| !list.contains(&held)) {
+        list.push(held);
     }
 }
 

@@ -23,7 +23,15 @@ pub struct FieldChange {
 /// before and the body no longer has. Maps are compared key by key, lists as a whole, as the store merges them.
 #[must_use]
 pub fn between(live: &Object, body: &Value) -> Vec<FieldChange> {
-    let there = serde_json::to_value(live).unwrap_or_default();
+    let mut there = serde_json::to_value(live).unwrap_or_default();
+    // comes and goes with what the controller knows, whoever applied it and whatever an author wrote
+    let (mut body, finalizer) = (body.clone(), Value::from(meta::RECORD_FINALIZER));
+    for object in [&mut there, &mut body] {
+        if let Some(Value::Array(list)) = object.pointer_mut("/metadata/finalizers") {
+            list.retain(|one| *one != finalizer);
+        }
+    }
+    let body = &body;
     let mut changes = Vec::new();
     wanted(&mut Vec::new(), Some(&there), body, &mut changes);
     for entry in live.managed_fields().iter().filter(|entry| entry.manager.as_deref() == Some(meta::SYNCER)) {
@@ -80,7 +88,7 @@ fn given_up(
         let body = body.and_then(|body| body.get(name));
         at.push(name.to_owned());
         let leaf = !below.as_object().is_some_and(|below| below.keys().any(|key| key.starts_with("f:")));
-        if leaf && body.is_none() && !is_commit(at) {
+        if leaf && body.is_none() && !is_commit(at) && !only_holds(at, below) {
             changes.push(FieldChange { field: at.join("."), from: Some(there.clone()), to: None });
         } else if !leaf {
             given_up(at, there, body, below, changes);
@@ -97,6 +105,13 @@ pub(super) fn owned_by(body: &Value) -> Value {
     }
 }
 
+/// True for finalizers of which only that of runs was applied.
+fn only_holds(at: &[String], owned: &Value) -> bool {
+    let ours = format!("v:\"{}\"", meta::RECORD_FINALIZER);
+    let others = |owned: &Map<String, Value>| owned.keys().any(|key| key.starts_with("v:") && *key != ours);
+    at == ["metadata", "finalizers"] && !owned.as_object().is_some_and(others)
+}
+
 fn is_commit(at: &[String]) -> bool {
     at.last().is_some_and(|last| last == meta::SOURCE_COMMIT)
 }
@@ -110,5 +125,43 @@ fn same(a: &Value, b: &Value) -> bool {
             a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
         }
         _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn live(finalizers: &[&str], applied: &[&str]) -> Object {
+        let applied: Map<String, Value> =
+            applied.iter().map(|one| (format!("v:\"{one}\""), json!({}))).collect();
+        let fields = json!({"f:metadata": {"f:finalizers": applied}, "f:spec": {"f:stop": {}}});
+        let managed = json!([{"manager": meta::SYNCER, "operation": "Apply", "fieldsV1": fields}]);
+        serde_json::from_value(json!({
+            "metadata": {"name": "a", "namespace": "n", "finalizers": finalizers, "managedFields": managed},
+            "spec": {"stop": false}
+        }))
+        .unwrap()
+    }
+
+    fn fields(live: &Object, body: &Value) -> Vec<String> {
+        between(live, body).into_iter().map(|change| change.field).collect()
+    }
+
+    #[test]
+    fn the_finalizer_of_runs_is_no_change_whoever_applied_it_or_took_it_off() {
+        let plain = json!({"spec": {"stop": false}});
+        let ours = meta::RECORD_FINALIZER;
+        for applied in [&[ours][..], &[]] {
+            for there in [&[ours][..], &[], &["x/y"], &[ours, "x/y"]] {
+                assert_eq!(fields(&live(there, applied), &plain), [""; 0], "{there:?} {applied:?}");
+            }
+        }
+        let authored = json!({"metadata": {"finalizers": ["x/y"]}, "spec": {"stop": false}});
+        assert_eq!(fields(&live(&["x/y", ours], &["x/y", ours]), &authored), [""; 0]);
+        assert_eq!(fields(&live(&[ours], &[ours]), &authored), ["metadata.finalizers"]);
+        assert_eq!(fields(&live(&["x/y", ours], &["x/y", ours]), &plain), ["metadata.finalizers"]);
     }
 }

@@ -60,22 +60,21 @@ pub(super) struct LedgerBranch {
     mirror: Mirror,
     reference: String,
     signers: AllowedSigners,
-    /// The tip that `ConfigRepository.status` remembers, until the first read has passed it.
-    remembered: Option<CommitId>,
+    /// Commits that were seen before this process, until the first read has passed them.
+    remembered: Vec<CommitId>,
     tip: Option<CommitId>,
     book: Book,
     view: View,
 }
 
 impl LedgerBranch {
-    /// Opens the mirror in `folder`. Nothing is read from the remote yet.
+    /// Opens the mirror in `folder`. Nothing is read from the remote yet; what is read first has to hold `remembered`.
     pub(super) fn open(
         folder: &Path,
         reference: String,
         signers: AllowedSigners,
-        remembered: Option<&str>,
+        remembered: Vec<CommitId>,
     ) -> Result<Self, Error> {
-        let remembered = remembered.map(str::parse).transpose()?;
         let mirror = Mirror::open_or_init(folder)?;
         Ok(Self {
             mirror,
@@ -93,6 +92,11 @@ impl LedgerBranch {
         self.tip
     }
 
+    /// True when this commit was fetched.
+    pub(super) fn holds(&self, commit: CommitId) -> bool {
+        self.mirror.repository().has_commit(commit)
+    }
+
     /// The entries.
     pub(super) fn view(&self) -> &View {
         &self.view
@@ -106,23 +110,39 @@ impl LedgerBranch {
     /// Brings what others pushed, and verifies it.
     ///
     /// # Errors
-    /// [`Error::Rewritten`] when the branch does not descend from the tip that was seen last; nothing has changed then.
+    /// [`Error::Rewritten`] when the branch does not descend from what was seen before; nothing has changed then.
     pub(super) fn fetch(&mut self, remote: &Remote, interrupt: &AtomicBool) -> Result<(), Error> {
         let request = FetchRequest::new().reference(&self.reference, true)?.depth(None);
         let fetched = self.mirror.fetch(remote, &request, &Limits::default(), interrupt)?;
         let new = fetched.tips.get(&self.reference).map(|tip| tip.commit);
-        let Some(old) = self.tip.or(self.remembered) else {
-            return new.map_or(Ok(()), |new| self.advance(new));
-        };
+        let known = self.tip.map_or_else(|| self.remembered.clone(), |tip| vec![tip]);
         let Some(new) = new else {
-            return Err(Error::Rewritten(format!("the branch is gone; it was at {old}")));
+            return known
+                .first()
+                .map_or(Ok(()), |old| Err(Error::Rewritten(format!("the branch is gone; it was at {old}"))));
         };
-        if !self.repository().has_commit(old) || self.repository().is_ancestor(old, new)? != Some(true) {
+        if let Some(lost) = self.lost(&known, new)? {
             return Err(Error::Rewritten(format!(
-                "{new} does not descend from {old}, which was seen before"
+                "{new} does not descend from {lost}, which was seen before"
             )));
         }
         self.advance(new)
+    }
+
+    /// The first of these commits that `new` does not descend from.
+    fn lost(&self, known: &[CommitId], new: CommitId) -> Result<Option<CommitId>, Error> {
+        // One walk answers for many: nearly all of them are on the line of first parents.
+        let line = match known {
+            [] | [_] => BTreeSet::new(),
+            _ => first_parents(self.repository(), None, new)?.0.into_iter().map(|(id, _)| id).collect(),
+        };
+        for old in known.iter().filter(|old| !line.contains(old)) {
+            let repository = self.repository();
+            if !repository.has_commit(*old) || repository.is_ancestor(*old, new)? != Some(true) {
+                return Ok(Some(*old));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the commits up to `new`, which descends from the tip.
@@ -145,7 +165,7 @@ impl LedgerBranch {
         self.book = book;
         self.refresh(complete, touched)?;
         self.tip = Some(new);
-        self.remembered = None;
+        self.remembered = Vec::new();
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! A ledger for those who may not write it: the controller plans with what was recorded, and holds no key.
 //!
 //! It has a mirror of its own and verifies each entry itself. When to fetch it learns from the recorder, which notes the
-//! tip that it has verified in the repository's status before it says anything of a run that the tip records.
+//! tip that it has verified in the repository's status, within a while; a run of the repository that has a result says it
+//! at once.
 
 use std::{
     path::PathBuf,
@@ -12,15 +13,16 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use kube::ResourceExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, branch::LedgerBranch, settings::Settings};
 use crate::{
     cache::Cache,
-    git::secret,
-    kinds::{ConfigRepository, config_repository::ConfigRepositorySpec},
+    git::{CommitId, secret},
+    kinds::{ConfigRepository, HarnessRun, config_repository::ConfigRepositorySpec, meta},
     ledger::State,
     names::{Namespace, ObjectName},
     ports::Secrets,
@@ -36,6 +38,8 @@ const LONGEST: Duration = Duration::from_mins(1);
 pub struct ReaderContext {
     /// The repositories.
     pub repositories: Cache<ConfigRepository>,
+    /// The runs: one that has its result says that the ledger has moved.
+    pub runs: Cache<HarnessRun>,
     /// Credentials.
     pub secrets: Arc<dyn Secrets>,
     /// A folder of our own, for mirrors.
@@ -49,6 +53,15 @@ pub struct ReaderContext {
 struct Seen {
     spec: ConfigRepositorySpec,
     tip: Option<String>,
+}
+
+/// The commit with the result of a run that came from this repository.
+fn recorded(run: &HarnessRun, repository: &ConfigRepository) -> Option<CommitId> {
+    let source = run.annotations().get(meta::SOURCE_UID);
+    if source.is_none() || source != repository.metadata.uid.as_ref() {
+        return None;
+    }
+    run.status.as_ref()?.result.as_ref()?.commit.as_ref()?.parse().ok()
 }
 
 /// Reads the ledger of a repository until `stop`, and says what it says.
@@ -70,7 +83,9 @@ async fn follow(
     interrupt: &Arc<AtomicBool>,
 ) {
     let mut touched = context.repositories.touched().boxed();
-    let (mut branch, mut seen, mut failures) = (None, None, 0_u32);
+    let mut runs = context.runs.touched().boxed();
+    let (mut branch, mut seen, mut failures) = (None::<LedgerBranch>, None, 0_u32);
+    let mut behind = false;
     loop {
         let repository = context.repositories.get(namespace.as_str(), name.as_str());
         if let Some(repository) = &repository {
@@ -81,7 +96,8 @@ async fn follow(
             if seen.as_ref().is_none_or(|seen: &Seen| seen.spec != now.spec) {
                 branch = None;
             }
-            if failures > 0 || seen.as_ref() != Some(&now) {
+            if behind || failures > 0 || seen.as_ref() != Some(&now) {
+                behind = false;
                 let (back, state) = look(context, repository, branch.take(), interrupt).await;
                 failures = if state.view().is_some() { 0 } else { failures.saturating_add(1) };
                 (branch, seen) = (back, Some(now));
@@ -100,6 +116,17 @@ async fn follow(
         tokio::select! {
             () = again => {}
             Some(_) = touched.next() => {}
+            // After a failure the pause counts, and what comes then shows all of them.
+            Some(run) = runs.next(), if failures == 0 => {
+                let mut next = Some(run);
+                // Whatever else has been said by now belongs to the same look.
+                while let Some(run) = next {
+                    let run = context.runs.get(run.namespace.as_deref().unwrap_or_default(), &run.name);
+                    let commit = run.zip(repository.as_ref()).and_then(|(run, of)| recorded(&run, of));
+                    behind |= commit.is_some_and(|commit| branch.as_ref().is_some_and(|b| !b.holds(commit)));
+                    next = runs.next().now_or_never().flatten();
+                }
+            }
         }
     }
 }
@@ -144,12 +171,13 @@ async fn fetch(
         secret::remote(secrets, &settings.namespace, location, pull, proxy, settings.timeout).await?;
     let name = repository.metadata.name.as_deref().unwrap_or_default();
     let folder = context.folder.join("read").join(settings.namespace.as_str()).join(name);
-    let remembered = repository.status.as_ref().and_then(|status| status.ledger_tip.clone());
+    let remembered = repository.status.as_ref().and_then(|status| status.ledger_tip.as_deref());
+    let remembered = remembered.map(str::parse).transpose()?.into_iter().collect();
     let interrupt = interrupt.clone();
     let fetched = tokio::task::spawn_blocking(move || {
         let mut branch = match branch {
             Some(branch) => branch,
-            None => LedgerBranch::open(&folder, settings.branch.to_ref(), signers, remembered.as_deref())?,
+            None => LedgerBranch::open(&folder, settings.branch.to_ref(), signers, remembered)?,
         };
         branch.fetch(&remote, &interrupt).map(|()| branch)
     });

@@ -9,6 +9,7 @@ use crate::{
     kinds::{
         ConfigRepository, HarnessRun, Phase, Reason, Typed,
         condition::{self, State, types},
+        config_repository::ConfigRepositoryStatus,
         harness_run::{AgentSession, Changes, EgressSeen, HarnessRunStatus, ResultRef},
         meta,
         standing::{Standing, stand},
@@ -65,25 +66,43 @@ pub(super) async fn of_run(
     change(store, run, |run: &HarnessRun| run.status.clone().unwrap_or_default(), with).await
 }
 
-/// Says what the ledger is, in its repository's status.
+/// Says what the ledger is, in its repository's status; what is written, if anything.
+///
+/// The tip comes with it when there is something else to say, or none was noted: `LedgerReady` has its last transition no
+/// later than the tip beside it, so that what was told of runs before that is behind the tip ([`super::memory`]).
 pub(super) async fn of_repository(
     store: &dyn Objects,
     repository: &ConfigRepository,
     tip: Option<&str>,
     (state, reason, message): (State, Reason, &str),
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Option<ConfigRepositoryStatus>, Error> {
     let generation = repository.metadata.generation;
     let read = |repository: &ConfigRepository| repository.status.clone().unwrap_or_default();
-    change(store, repository, read, |status| {
-        if let Some(tip) = tip {
+    let changed = change(store, repository, read, |status| {
+        let conditions = &mut status.conditions;
+        let before = conditions.clone();
+        let begins = status.ledger_tip.is_none() && tip.is_some();
+        if begins {
+            // What was told before this is of another ledger, or of one that somebody meant to be another.
+            condition::clear(conditions, types::LEDGER_READY);
+        }
+        condition::set(conditions, types::LEDGER_READY, state, reason, message, generation, now);
+        if let Some(tip) = tip.filter(|_| begins || before != *conditions) {
             status.ledger_tip = Some(tip.to_owned());
         }
-        let conditions = &mut status.conditions;
-        condition::set(conditions, types::LEDGER_READY, state, reason, message, generation, now);
-    })
-    .await
-    .map(drop)
+    });
+    Ok(changed.await?.map(|(_, after)| after))
+}
+
+/// Notes the tip of the ledger, and nothing else.
+pub(super) async fn of_tip(
+    store: &dyn Objects,
+    repository: &ConfigRepository,
+    tip: &str,
+) -> Result<(), Error> {
+    let read = |repository: &ConfigRepository| repository.status.clone().unwrap_or_default();
+    change(store, repository, read, |status| status.ledger_tip = Some(tip.to_owned())).await.map(drop)
 }
 
 /// What a step says of a run.

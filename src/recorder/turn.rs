@@ -22,6 +22,7 @@ use super::{
     Context,
     branch::LedgerBranch,
     entries::Subject,
+    memory::Unnoted,
     prepare::{self, Outgoing, Prepared},
     queue,
     settings::Settings,
@@ -29,10 +30,7 @@ use super::{
 };
 use crate::{
     git::sign::SigningKey,
-    kinds::{
-        HarnessRun,
-        config_repository::{ClaimMode, ConfigRepositorySpec},
-    },
+    kinds::{HarnessRun, config_repository::ConfigRepositorySpec},
     ledger::{self, ResultEntry},
     names::{Namespace, ObjectName, Uid},
     ports::objects::id_of,
@@ -70,6 +68,7 @@ pub(super) struct Desk {
     told: told::Told,
     /// What the store says to the repository's status, while it takes none.
     unsaid: Option<told::Refused>,
+    unnoted: Unnoted,
     last_flush: Option<Instant>,
     next_look: Instant,
     failures: u32,
@@ -134,6 +133,7 @@ impl Desk {
             refusal: None,
             told: told::Told::default(),
             unsaid: None,
+            unnoted: Unnoted::default(),
             last_flush: None,
             next_look: Instant::now(),
             failures: 0,
@@ -148,7 +148,8 @@ impl Desk {
             Some(last) if self.more => last + window,
             _ => self.next_look,
         };
-        self.told.next().map_or(next, |again| next.min(again.into()))
+        let others = [self.unnoted.due(), self.told.next().map(Into::into)];
+        others.into_iter().flatten().fold(next, Instant::min)
     }
 
     /// Takes a delivery. The same one again waits for the same answer.
@@ -206,7 +207,8 @@ impl Desk {
             if self.context.holder.is_none() {
                 self.holder = repository.metadata.uid.clone().unwrap_or_default();
             }
-            self.look(repository).await;
+            self.look(repository, world).await;
+            self.note_in_time(world).await;
         } else {
             self.book = None;
             self.publish(ledger::State::None);
@@ -215,7 +217,7 @@ impl Desk {
         if jobs.is_empty() {
             // Nobody waits for the remote to change its mind: the next claim finds out.
             if let (Some(_), Some(repository)) = (self.refusal.take(), &repository) {
-                self.ready(repository).await;
+                self.ready(repository, false).await;
             }
             return;
         }
@@ -249,14 +251,6 @@ impl Desk {
             let session = world.session(&run).cloned();
             self.preparing.spawn(prepare::prepare(context, run, session, delivery, give_up, interrupt));
         }
-    }
-
-    fn give_up_after(&self) -> Duration {
-        self.book.as_ref().map_or(Duration::from_hours(24), |book| book.settings.give_up_after)
-    }
-
-    fn claims_in_store(&self) -> bool {
-        self.book.as_ref().is_some_and(|book| book.settings.claim == ClaimMode::Cluster)
     }
 
     /// The end of a delivery's way.

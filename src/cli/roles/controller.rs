@@ -149,6 +149,7 @@ fn syncer(args: &ControllerArgs, ground: &Ground, tasks: &mut JoinSet<()>) -> Re
     let lines = lines.map_err(|e| Error::setup("read the signers of the ledger", e))?.unwrap_or_default();
     let readers = Arc::new(recorder::ReaderContext {
         repositories: ground.caches.repositories.clone(),
+        runs: ground.caches.runs.clone(),
         secrets: ground.secrets.clone(),
         folder: args.leader.state.clone(),
         signers: lines.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect(),
@@ -158,6 +159,7 @@ fn syncer(args: &ControllerArgs, ground: &Ground, tasks: &mut JoinSet<()>) -> Re
         store: ground.store.clone(),
         accounts: Some(accounts(ground.client.clone(), ground.metrics.clone())),
         caches: ground.caches.clone(),
+        runs: args.places != Places::None,
         scope: ground.scope.clone(),
         secrets: ground.secrets.clone(),
         mirrors: args.leader.state.clone(),

@@ -337,6 +337,7 @@ fn syncers(
         store: shared.store.clone(),
         accounts: shared.accounts.clone(),
         caches: shared.caches.clone(),
+        runs: true,
         scope: shared.scope.clone(),
         secrets: shared.secrets.clone(),
         mirrors: shared.layout.mirrors(),

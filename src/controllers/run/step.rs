@@ -110,6 +110,11 @@ fn active(observed: &Observed<'_>, step: &mut Step) {
         );
         return finish(observed, step, &lost);
     }
+    let deleting = observed.run.metadata.deletion_timestamp.is_some();
+    if deleting && has_finalizer(observed.run) && step.status.claim.is_none() {
+        // made with it and never asked for: there is nothing to record, and the name stays unused
+        return step.effects.push(Effect::RemoveFinalizer);
+    }
     if let Some(reason) = stop_wanted(observed.run) {
         let stopped = Standing::new(Phase::Stopped, reason.reason(), "stopped before it started");
         return finish(observed, step, &stopped);

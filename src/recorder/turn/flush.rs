@@ -83,7 +83,7 @@ impl Desk {
             Ok(written) => {
                 self.failures = 0;
                 self.refusal = None;
-                self.ready(repository).await;
+                self.ready(repository, false).await;
                 for (job, verdict) in written {
                     self.settle(job, verdict).await;
                 }

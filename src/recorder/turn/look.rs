@@ -12,17 +12,24 @@ use super::{Desk, Open, RETRY, told::Refused};
 use crate::{
     class::Class,
     git::sign::SigningKey,
-    kinds::{ConfigRepository, Reason, condition::State},
+    kinds::{ConfigRepository, Reason, condition::State, config_repository::ClaimMode},
     ledger,
     names::ObjectName,
     ports::secrets::SecretUse,
-    recorder::{Error, branch::LedgerBranch, settings::Settings, status},
+    recorder::{
+        Error,
+        branch::LedgerBranch,
+        memory::{self, Unnoted},
+        settings::Settings,
+        status,
+        world::World,
+    },
     telemetry::{Chain, metrics},
 };
 
 impl Desk {
     /// Opens the ledger when that is due, and brings what others pushed.
-    pub(super) async fn look(&mut self, repository: &ConfigRepository) {
+    pub(super) async fn look(&mut self, repository: &ConfigRepository, world: &World) {
         let fresh =
             self.book.as_ref().is_some_and(|book| book.spec == repository.spec && book.branch.is_some());
         let changed = self.book.as_ref().is_some_and(|book| book.spec != repository.spec);
@@ -31,34 +38,40 @@ impl Desk {
         }
         if !fresh {
             self.book = None;
-            match self.open(repository).await {
+            if changed {
+                // It may be of another ledger. The runs say what this one has to hold.
+                self.unnoted = Unnoted::default();
+            }
+            match self.open(repository, world).await {
                 Ok(book) => self.book = Some(book),
                 Err(error) => return self.failed(repository, &error).await,
             }
         }
-        let looked = self.on_branch(|branch, work| branch.fetch(&work.remote, &work.interrupt)).await;
-        match looked {
-            Ok(()) => {
+        let looked = self.on_branch(|branch, work| {
+            let before = branch.tip();
+            branch.fetch(&work.remote, &work.interrupt).map(|()| before != branch.tip())
+        });
+        match looked.await {
+            Ok(moved) => {
                 self.failures = 0;
                 let interval = self.book.as_ref().map_or(RETRY, |book| book.settings.interval);
                 // Spread over a tenth, so that many recorders do not ask at once.
                 self.next_look = Instant::now() + interval.mul_f64(rand::random_range(0.95..1.05));
-                self.ready(repository).await;
+                self.ready(repository, moved).await;
             }
             Err(error) => self.failed(repository, &error).await,
         }
     }
 
-    pub(super) async fn open(&self, repository: &ConfigRepository) -> Result<Open, Error> {
+    pub(super) async fn open(&self, repository: &ConfigRepository, world: &World) -> Result<Open, Error> {
         let settings = Settings::of(repository)?;
         let key = self.key(&settings).await?;
         let signers = settings.signers(&key)?;
-        let remembered = repository.status.as_ref().and_then(|status| status.ledger_tip.clone());
+        let remembered = memory::of_store(world, &self.own, repository, &self.holder)?;
         let folder = self.context.folder.join("ledger").join(self.own.0.as_str()).join(self.own.1.as_str());
         let reference = settings.branch.to_ref();
-        let branch = tokio::task::spawn_blocking(move || {
-            LedgerBranch::open(&folder, reference, signers, remembered.as_deref())
-        });
+        let branch =
+            tokio::task::spawn_blocking(move || LedgerBranch::open(&folder, reference, signers, remembered));
         Ok(Open { spec: repository.spec.clone(), settings, key, branch: Some(branch.await??) })
     }
 
@@ -75,7 +88,8 @@ impl Desk {
         Ok(Arc::new(SigningKey::from_openssh(text, std::path::Path::new(&origin))?))
     }
 
-    pub(super) async fn ready(&mut self, repository: &ConfigRepository) {
+    /// Says that the ledger is read. `others`: the tip is not (only) of our own commits, so that no run of ours remembers it.
+    pub(super) async fn ready(&mut self, repository: &ConfigRepository, others: bool) {
         let Some(branch) = self.book.as_ref().and_then(|book| book.branch.as_ref()) else { return };
         let tip = branch.tip().map(|tip| tip.to_string());
         if let Some(text) = self.refusal.clone() {
@@ -85,8 +99,12 @@ impl Desk {
         }
         let known = tip.as_deref().and_then(|tip| tip.parse().ok());
         let state = ledger::State::Ready { view: branch.view().clone(), tip: known };
-        // The tip is remembered first: whoever acts on the view can rely on it.
+        // What others pushed is remembered first: whoever acts on the view can rely on it. Of our own commits nothing is
+        // told to a run before its commit is, and until then nothing was done that a new commit would do again.
         self.say(repository, tip.as_deref(), (State::True, Reason::LedgerReady, "")).await;
+        if others {
+            self.note_of(repository).await;
+        }
         self.publish(state);
     }
 
@@ -124,7 +142,8 @@ impl Desk {
             ledger::State::Ready { .. } | ledger::State::None | ledger::State::Unread => String::new(),
         };
         self.publish(state);
-        self.say(repository, None, (State::False, reason, &message)).await;
+        let tip = self.unnoted.tip().map(str::to_owned);
+        self.say(repository, tip.as_deref(), (State::False, reason, &message)).await;
     }
 
     pub(super) async fn say(
@@ -135,10 +154,15 @@ impl Desk {
     ) {
         let now = (self.context.clock)();
         let store = self.context.store.clone();
-        let Err(error) = status::of_repository(store.as_ref(), repository, tip, what, now).await else {
-            self.unsaid = None;
-            return;
+        let error = match status::of_repository(store.as_ref(), repository, tip, what, now).await {
+            Ok(written) => {
+                self.unnoted.see(tip, written.as_ref().or(repository.status.as_ref()));
+                self.unsaid = None;
+                return;
+            }
+            Err(error) => error,
         };
+        self.unnoted.see(tip, repository.status.as_ref());
         let error = Chain(&error).to_string();
         if Refused::note(&mut self.unsaid, error.clone(), Instant::now().into_std()) {
             tracing::warn!(error, "the repository's status is not written yet");
@@ -146,6 +170,40 @@ impl Desk {
         if let Some(refused) = &self.unsaid {
             self.next_look = self.next_look.min(refused.again().into());
         }
+    }
+
+    /// Notes the ledger's tip when that is due: in a while, or when a run goes away that remembers a part of it.
+    pub(super) async fn note_in_time(&mut self, world: &World) {
+        let Some(due) = self.unnoted.due() else { return };
+        if due <= Instant::now() || world.runs().any(|run| run.metadata.deletion_timestamp.is_some()) {
+            self.note(world).await;
+        }
+    }
+
+    /// Notes the ledger's tip, if that is not done.
+    pub(in crate::recorder) async fn note(&mut self, world: &World) {
+        if let Some(repository) = world.repository(&self.own.0, &self.own.1) {
+            self.note_of(repository).await;
+        }
+    }
+
+    async fn note_of(&mut self, repository: &ConfigRepository) {
+        let Some(tip) = self.unnoted.tip() else { return };
+        match status::of_tip(self.context.store.as_ref(), repository, tip).await {
+            Ok(()) => self.unnoted = Unnoted::default(),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "the ledger's tip is not noted yet");
+                self.unnoted.put_off();
+            }
+        }
+    }
+
+    pub(super) fn give_up_after(&self) -> Duration {
+        self.book.as_ref().map_or(Duration::from_hours(24), |book| book.settings.give_up_after)
+    }
+
+    pub(super) fn claims_in_store(&self) -> bool {
+        self.book.as_ref().is_some_and(|book| book.settings.claim == ClaimMode::Cluster)
     }
 
     pub(super) fn publish(&self, state: ledger::State) {

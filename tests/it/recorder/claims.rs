@@ -1,8 +1,12 @@
 //! Before a run starts, its name is in the ledger.
 
+use std::time::Duration;
+
+use futures::StreamExt;
 use ostler::{
-    kinds::{Phase, Reason, condition},
+    kinds::{ConfigRepository, Phase, Reason, condition},
     ledger::{self, ClaimEntry, File},
+    ports::objects,
 };
 use serde_json::json;
 
@@ -153,6 +157,62 @@ async fn a_rewritten_ledger_is_not_believed() {
     // The state is published before the status is written, and stopping may come between.
     let reason = condition::get(&ready, condition::types::LEDGER_READY).map(|ready| ready.reason.clone());
     assert!(matches!(reason.as_deref(), Some("LedgerRewritten" | "LedgerReady")), "{reason:?}");
+}
+
+#[tokio::test]
+async fn a_rewritten_ledger_is_not_believed_though_its_tip_was_never_noted() {
+    let stage = Stage::new().await;
+    let running = stage.start();
+    stage.asking("a").await;
+    stage.until("a", is_claimed).await;
+    let noted = stage.tip();
+    stage.asking("b").await;
+    stage.until("b", is_claimed).await;
+    running.kill().await;
+    let status = stage.config().await.status.unwrap();
+    assert_eq!(status.ledger_tip, Some(noted.clone()), "only the run says what came after");
+    stage.checkout();
+    stage.repo.git(&["reset", "--quiet", "--hard", &noted]);
+    stage.push();
+    let running = stage.start();
+    stage.ledger(&running, |state| matches!(state, ledger::State::Rewritten(_))).await;
+    running.stop().await;
+    assert_eq!(stage.tip(), noted, "nothing is written");
+    // Somebody means it: no tip is demanded, and none of those that runs remember.
+    let config = stage.config().await;
+    let id = ostler::ports::objects::id_of(ostler::kinds::Kind::ConfigRepository, &config).unwrap();
+    let at = ostler::ports::objects::At::of(&config).unwrap();
+    stage.store.write_status(&id, &at, &json!({"ledgerTip": null}), "test").await.unwrap();
+    let running = stage.start();
+    stage.ledger(&running, |state| state.view().is_some_and(|view| view.len() == 1)).await;
+    running.stop().await;
+    let running = stage.start();
+    stage.asking("c").await;
+    stage.until("c", is_claimed).await;
+    running.stop().await;
+    assert_eq!(stage.config().await.status.unwrap().ledger_tip, Some(stage.tip()), "it is noted at the end");
+}
+
+#[tokio::test]
+async fn the_tip_is_noted_when_a_run_leaves_that_remembers_it() {
+    let stage = Stage::new().await;
+    let running = stage.start();
+    stage.asking("a").await;
+    stage.until("a", is_claimed).await;
+    let noted = stage.tip();
+    stage.asking("b").await;
+    let run = stage.until("b", is_claimed).await;
+    assert_eq!(stage.config().await.status.unwrap().ledger_tip, Some(noted));
+    let at = ostler::ports::objects::At::of(&run).unwrap().any_version();
+    let finalizer = json!({"metadata": {"finalizers": [ostler::kinds::meta::RECORD_FINALIZER]}});
+    stage.store.merge(&super::stage::id("b"), &at, &finalizer, "test").await.unwrap();
+    stage.store.delete(&super::stage::id("b"), &at).await.unwrap();
+    let mut changes = objects::watch::<ConfigRepository>(stage.store.as_ref(), None);
+    while stage.config().await.status.unwrap().ledger_tip != Some(stage.tip()) {
+        let changed = tokio::time::timeout(Duration::from_mins(1), changes.next()).await;
+        changed.expect("the tip is noted").expect("the watch goes on").unwrap();
+    }
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -14,9 +14,9 @@ use crate::{
 };
 
 const LEASE: &str = "ostler-up";
-/// Writes of one run's object: it is made and gets its finalizer; it asks for its claim, has it, has its place, runs, and
+/// Writes of one run's object: it is made, with its finalizer; it asks for its claim, has it, has its place, runs, and
 /// ends with its result. One more when the machine is slow: that it is collecting is told if it lasts.
-const MOST: usize = 8;
+const MOST: usize = 7;
 
 impl Stage {
     /// An `up` for this stage's namespace, with a state folder of its own.

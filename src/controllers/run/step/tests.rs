@@ -151,6 +151,22 @@ fn the_finalizer_comes_before_the_claim_and_the_claim_before_the_place() {
 }
 
 #[test]
+fn a_run_that_was_made_with_the_finalizer_and_never_asked_for_a_claim_leaves_no_record() {
+    let mut run = run();
+    run.metadata.finalizers = Some(vec![meta::RECORD_FINALIZER.into()]);
+    let first = step(&observed(&run));
+    assert!(first.effects.is_empty(), "it has it already");
+    assert_eq!(standing(&first), (Phase::Queued, Reason::ClaimRequested));
+    let mut deleted = run.clone();
+    deleted.metadata.deletion_timestamp = Some(Time(at(NOW)));
+    assert_eq!(step(&observed(&deleted)).effects, [Effect::RemoveFinalizer]);
+    deleted.status = Some(first.status);
+    let asked = step(&observed(&deleted));
+    assert!(asked.effects.is_empty(), "what may be claimed is recorded first");
+    assert_eq!(asked.status.phase, Some(Phase::Stopped));
+}
+
+#[test]
 fn without_a_repository_the_request_alone_is_the_claim() {
     let mut run = run();
     let first = step(&Observed { ledger: Ledger::None, ..observed(&run) });
