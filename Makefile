@@ -40,7 +40,10 @@ test-node: ## Run the tests that need a Kubernetes node of their own, as root
 	@$(MAKE) --no-print-directory cluster-node
 	@rm -f "$(TEST_REPORT)"/node-*.jsonl
 	scripts/test.sh node --test it node:: -- --ignored --test-threads=1
-	cargo run --locked --quiet --example ostler-test-report -- "$(TEST_REPORT)" node
+	@# the suite for any cluster, on a node as on anybody's
+	cargo run --locked --quiet --example ostler-test-node -- \
+	  $(MAKE) --no-print-directory test-cluster OSTLER_TEST_PULL_POLICY=Never
+	cargo run --locked --quiet --example ostler-test-report -- "$(TEST_REPORT)" node cluster
 
 test-cluster: ## Run the suite on any cluster: KUBECONFIG=FILE OSTLER_IMAGE=NAME:TAG OSTLER_TEST_AGENT_IMAGE=NAME:TAG
 	@for name in KUBECONFIG OSTLER_IMAGE OSTLER_TEST_AGENT_IMAGE; do \

@@ -263,7 +263,7 @@ fn files_are_short_and_their_names_say_something() {
 /// What tests of the node say, which need root: CI runs all that say so, by `make test-node`.
 const NEEDS_A_NODE: &str = "#[ignore = \"needs root and a node: make test-node\"]";
 
-/// What tests of somebody's cluster say: the same functions run on the node.
+/// What tests of somebody's cluster say: `make test-node` runs `make test-cluster` beside a node.
 const NEEDS_A_CLUSTER: &str = "#[ignore = \"needs a cluster: make test-cluster\"]";
 
 #[test]
@@ -286,6 +286,8 @@ fn no_test_is_switched_off() {
         read("Makefile").contains("--test it anywhere::cluster:: -- --ignored"),
         "a cluster's are not run"
     );
+    let beside = "--example ostler-test-node -- \\\n\t  $(MAKE) --no-print-directory test-cluster";
+    assert!(read("Makefile").contains(beside), "no cluster of ours runs them");
     assert!(read(".ci/run").contains("make --no-print-directory test-node"), "CI does not run them");
 }
 
