@@ -1,29 +1,27 @@
 //! The Workloads port: one place per run.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+mod place;
+pub mod sidecar;
+mod spec;
+
+use std::fmt;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     class::Class,
-    kinds::{
-        Phase, Reason,
-        agent::Preset,
-        egress_policy::EgressPolicySpec,
-        harness_run::{EgressSeen, Startup},
-        shared::GitRef,
-    },
-    names::{CommitId, Namespace, ObjectName, Uid},
+    kinds::Reason,
+    names::{Namespace, ObjectName, Uid},
 };
 
-/// The agent's home, as it sees it.
-pub const AGENT_HOME: &str = "/home/agent";
-/// The only way out, as the agent sees it.
-pub const PROXY_URL: &str = "http://127.0.0.1:3128";
+pub use place::{Place, Stage, Trouble};
+pub use spec::{
+    AGENT_HOME, Checkout, ContextContent, ContextFile, Limit, Limits, NamedPolicy, PROXY_URL, PlaceSpec,
+    PodWishes, SecretKey,
+};
 
 /// Which run, and which of that name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,256 +39,6 @@ impl fmt::Display for RunKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
-}
-
-/// A secret by reference: it is resolved where the place is made, and never written down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecretKey {
-    /// The Secret, of the run's namespace.
-    pub secret: ObjectName,
-    /// The key in it.
-    pub key: String,
-}
-
-/// What really runs: everything merged and defaulted, every reference resolved but secrets. It is stored with the place
-/// and does not change with the objects it was made from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PlaceSpec {
-    /// The run.
-    pub run: RunKey,
-    /// Digest of the run as its author wrote it.
-    pub digest: String,
-    /// Who reads the agent's output.
-    pub preset: Preset,
-    /// What is executed, with all its arguments.
-    pub command: Vec<String>,
-    /// The agent's environment, in order; later wins.
-    pub env: Vec<(String, String)>,
-    /// Variables whose values are secrets.
-    pub secret_env: Vec<(String, SecretKey)>,
-    /// Files below the agent's home whose contents are secrets; mode 0400.
-    pub secret_files: Vec<(String, SecretKey)>,
-    /// Files below the agent's home: the agent's own configuration. Path and content.
-    pub home_files: Vec<(String, String)>,
-    /// Where the workspace is seen from inside; absolute.
-    pub workspace_dir: String,
-    /// Where the command starts, relative to the workspace; empty for its root.
-    pub working_dir: String,
-    /// Instructions, and the file that the agent reads first; written only if the checkout has none.
-    pub instructions: Option<(String, String)>,
-    /// What is checked out into the workspace.
-    pub checkout: Option<Checkout>,
-    /// Contexts, in order.
-    pub contexts: Vec<ContextFile>,
-    /// The policies in force at the start.
-    pub egress: Vec<NamedPolicy>,
-    /// Limits.
-    pub limits: Limits,
-    /// Time limit of the agent, counted from its start.
-    #[serde(with = "seconds")]
-    pub timeout: Duration,
-    /// Between SIGTERM and SIGKILL.
-    #[serde(with = "seconds")]
-    pub grace: Duration,
-    /// Files of the workspace to keep, with the most bytes of each.
-    pub artifacts: Vec<(String, u64)>,
-    /// The session's own workspace, by the session's UID; `None`: a fresh one that goes with the place.
-    pub persistent_workspace: Option<Uid>,
-    /// Folders of the host to show, read-only; without a cluster only.
-    pub binds: Vec<String>,
-    /// The container image; in a cluster only.
-    pub image: Option<String>,
-    /// What a pod gets besides; in a cluster only.
-    #[serde(default)]
-    pub pod: PodWishes,
-}
-
-/// What the pod of a run is asked for. Without a cluster it says nothing.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodWishes {
-    /// The session's name, for the pod's label.
-    pub session: Option<ObjectName>,
-    /// The `RuntimeClass`.
-    pub runtime_class: Option<String>,
-    /// The service account; `None`: the namespace's `default`.
-    pub service_account: Option<String>,
-    /// Labels that the node must have.
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints that it may have.
-    pub tolerations: Vec<Toleration>,
-    /// Rules of scheduling.
-    pub affinity: Option<Box<Affinity>>,
-    /// Secrets with which the kubelet pulls the image.
-    pub pull_secrets: Vec<ObjectName>,
-    /// The class of the volume of a persistent workspace; `None`: the cluster's default.
-    pub storage_class: Option<String>,
-    /// Its size in bytes; `None`: the run's disk limit.
-    pub workspace_bytes: Option<u64>,
-}
-
-/// A policy and its name, which denials tell.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NamedPolicy {
-    /// The EgressPolicy's name.
-    pub name: String,
-    /// What it says.
-    pub spec: EgressPolicySpec,
-}
-
-/// What is checked out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Checkout {
-    /// The repository, without credentials.
-    pub url: String,
-    /// What of it; `None`: its default branch.
-    pub reference: Option<GitRef>,
-    /// Commits of history; 0: all.
-    pub depth: u32,
-    /// The Secret with the clone credential.
-    pub secret: Option<ObjectName>,
-    /// The branch on which the agent works, so that its first `git commit` is not on a detached HEAD.
-    pub branch: String,
-}
-
-/// A context as a file or folder of the workspace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ContextFile {
-    /// Its name.
-    pub name: String,
-    /// Where, relative to the workspace.
-    pub path: String,
-    /// Permission bits.
-    pub mode: u32,
-    /// True: a failure to write it does not fail the run.
-    pub optional: bool,
-    /// What it holds.
-    pub content: ContextContent,
-}
-
-/// What a context holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ContextContent {
-    /// Text.
-    Text(String),
-    /// A folder or file of a repository.
-    Git {
-        /// The repository; its branch is unused.
-        checkout: Checkout,
-        /// The folder or file; `None`: all.
-        path: Option<String>,
-    },
-}
-
-/// One limit, and whether its author insisted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limit {
-    /// The value, in the unit of its field.
-    pub value: u64,
-    /// True: written by an author, so that it must be enforced or the run fails. False: our default.
-    pub authored: bool,
-}
-
-/// Limits of a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// CPU, in thousandths of a core.
-    pub cpu_millis: Limit,
-    /// Memory, in bytes.
-    pub memory_bytes: Limit,
-    /// Workspace and temporary files together, in bytes.
-    pub disk_bytes: Limit,
-    /// Processes and threads.
-    pub processes: Limit,
-}
-
-mod seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(duration.as_secs())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        Ok(Duration::from_secs(u64::deserialize(from)?))
-    }
-}
-
-/// How far a place is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Stage {
-    /// It exists; nothing is proven or cloned yet.
-    Created,
-    /// The way out is proven closed; the workspace is being written.
-    Preparing,
-    /// The agent runs.
-    Running,
-    /// The agent has ended; its result is being collected.
-    Collecting,
-    /// The result waits for its acknowledgement.
-    Delivering,
-    /// The result is acknowledged; all processes have ended.
-    Released,
-    /// The processes are gone and no result was acknowledged.
-    Vanished,
-}
-
-/// What is seen of a place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Place {
-    /// The run it belongs to.
-    pub run: RunKey,
-    /// Its own UID.
-    pub uid: Uid,
-    /// Its name: of the pod, or of the folder.
-    pub name: String,
-    /// The machine.
-    pub node: Option<String>,
-    /// How far it is.
-    pub stage: Stage,
-    /// False: nothing of it has run yet, so that it can be taken back as if it had never been asked for.
-    pub begun: bool,
-    /// What is in its way, if anything.
-    pub trouble: Option<Trouble>,
-    /// True once [`Workloads::confirm`] was called: its UID is in the run's status.
-    pub confirmed: bool,
-    /// When the agent was started.
-    pub started_at: Option<jiff::Timestamp>,
-    /// When it ended.
-    pub ended_at: Option<jiff::Timestamp>,
-    /// Steps of the start that the place knows (`egressProvenMs`, `clonedMs`, `firstOutputMs`).
-    pub startup: Startup,
-    /// The policies in force.
-    pub policies: Vec<NamedPolicy>,
-    /// What the proof of egress said; `None` before.
-    pub egress_proven: Option<String>,
-    /// Limits that are not enforced, by name; `None` before that is known.
-    pub limits_not_enforced: Option<Vec<String>>,
-    /// What the proxy saw so far.
-    pub egress: EgressSeen,
-    /// The commit that was checked out.
-    pub base: Option<CommitId>,
-    /// Why its result is not acknowledged yet, once that was tried.
-    pub delivery_error: Option<String>,
-}
-
-/// What keeps a place from getting on, or ended it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Trouble {
-    /// As a reason of the run.
-    pub reason: Reason,
-    /// For people, with the words of whoever noticed.
-    pub message: String,
-    /// The phase in which the run ends, because no result will come; `None`: it may pass by itself.
-    pub ends: Option<Phase>,
 }
 
 /// Why the agent is to end.
@@ -402,31 +150,6 @@ pub trait Workloads: Send + Sync + 'static {
     /// Removes a session's persistent workspace. Does nothing when there is none.
     async fn remove_workspace(&self, session: &Uid) -> Result<(), Error>;
 
-    /// Opens a stream to the sidecar; what is spoken there is [`crate::ports::workloads::sidecar`].
+    /// Opens a stream to the sidecar; what is spoken there is [`sidecar`].
     async fn open(&self, run: &Uid) -> Result<Box<dyn SidecarStream>, Error>;
-}
-
-/// What is spoken with a sidecar, after a place exists: one JSON request line, then the answer.
-pub mod sidecar {
-    use serde::{Deserialize, Serialize};
-
-    /// A request for the agent's output, from a byte offset on.
-    ///
-    /// The answer is the bytes themselves. With `follow` the stream stays open until the agent's output ends.
-    #[derive(Debug, Clone, Serialize, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    pub struct LogsRequest {
-        /// The first byte wanted, counted from the start of the output; earlier than what is kept means the oldest kept.
-        pub since: u64,
-        /// True: go on until the output ends.
-        pub follow: bool,
-    }
-
-    /// One request.
-    #[derive(Debug, Clone, Serialize, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    pub enum Request {
-        /// The agent's output.
-        Logs(LogsRequest),
-    }
 }
