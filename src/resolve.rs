@@ -3,12 +3,12 @@
 mod contexts;
 mod launch;
 mod limits;
-mod pod;
 pub mod quantity;
 pub mod record;
 pub mod rules;
 #[cfg(test)]
 pub(crate) mod testing;
+mod wishes;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -111,7 +111,7 @@ pub fn resolve(run: &HarnessRun, digest: &str, world: &World) -> Result<PlaceSpe
         persistent_workspace: persistent_workspace(session)?,
         binds: agent.spec.local.as_ref().map(|l| l.binds.clone()).unwrap_or_default(),
         image: agent.spec.image.clone(),
-        pod: pod::wishes(run, session, agent)?,
+        pod: wishes::of(run, session, agent)?,
         run: key,
     })
 }

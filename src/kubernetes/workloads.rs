@@ -4,10 +4,10 @@
 //! to its sidecar, over a stream that the kubelet opens in the sidecar's container.
 
 mod answer;
+mod compose;
 mod events;
 mod keeper;
 mod output;
-mod pod;
 mod pods;
 mod seen;
 mod settings;
@@ -31,8 +31,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::{
     answer::{refusal, unavailable},
+    compose::{FINALIZER, SESSION_UID},
     keeper::Attending,
-    pod::{FINALIZER, SESSION_UID},
     pods::Pods,
     seen::Seen,
     watch::First,
@@ -169,7 +169,7 @@ impl KubeWorkloads {
 
     /// Makes the claim of a session's workspace, unless there is one.
     async fn claim(&self, spec: &PlaceSpec, session: &Uid) -> Result<(), Error> {
-        let (run, claim) = (&spec.run, pod::claim(spec, session));
+        let (run, claim) = (&spec.run, compose::claim(spec, session));
         let api = self.claims_in(&run.namespace);
         let params = PostParams { field_manager: Some(meta::CONTROLLER.to_owned()), ..PostParams::default() };
         let found = match answered(run, "creating its workspace", api.create(&params, &claim)).await? {
@@ -261,7 +261,7 @@ impl Workloads for KubeWorkloads {
         if let Some(place) = self.pods.place(&spec.run.uid) {
             return Ok(place);
         }
-        let pod = pod::compose(&self.settings, spec, Timestamp::now())?;
+        let pod = compose::pod(&self.settings, spec, Timestamp::now())?;
         // Before anything is made: a secret that is missing is the author's to mend.
         secrets::check(&*self.secrets, spec).await?;
         self.close_the_way_out(&spec.run).await?;
@@ -280,7 +280,7 @@ impl Workloads for KubeWorkloads {
 
     async fn find(&self, run: &RunKey) -> Result<Option<Place>, Error> {
         let api = self.pods_in(&run.namespace);
-        let found = answered(run, "reading its pod", api.get_opt(&pod::name(run))).await?;
+        let found = answered(run, "reading its pod", api.get_opt(&compose::name(run))).await?;
         let found = found.map_err(|error| unavailable(run, "reading its pod", error))?;
         let Some(seen) = found.and_then(Seen::of).filter(|seen| seen.run() == run) else { return Ok(None) };
         let place = seen.place(self.pods.said(&seen).as_ref(), None, Timestamp::now());

@@ -1,7 +1,7 @@
 //! The agent's container, and the shim in it.
 
 mod bubblewrap;
-mod pod;
+mod kubelet;
 
 use std::{io, os::fd::OwnedFd, thread, time::Duration};
 
@@ -86,14 +86,14 @@ impl Cage {
     /// Waits for a shim, and gives the listening socket of the forwarder.
     pub(super) async fn build(sidecar: &Sidecar) -> io::Result<(Self, TcpListener)> {
         match sidecar.place.pod() {
-            Some(surroundings) => pod::build(sidecar, surroundings).await,
+            Some(surroundings) => kubelet::build(sidecar, surroundings).await,
             None => bubblewrap::build(sidecar).await,
         }
     }
 
     /// Waits for the shim of a pod whose agent was never started, or has ended: to be released, at last.
     pub(in crate::harness) async fn join(sidecar: &Sidecar) -> io::Result<Self> {
-        pod::join(sidecar).await
+        kubelet::join(sidecar).await
     }
 
     /// The PID 1 inside, as this machine counts; of a pod it cannot be seen.

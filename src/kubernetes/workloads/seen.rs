@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::ResourceExt;
 
 use super::{
+    compose::{self, FINALIZER, RUN_UID},
     events::Complaint,
-    pod::{self, FINALIZER, RUN_UID},
     trouble::Look,
 };
 use crate::{
@@ -41,8 +41,8 @@ impl Seen {
     pub(super) fn of(pod: Pod) -> Option<Self> {
         let file: PodFile = serde_json::from_str(pod.annotations().get(ANNOTATION)?).ok()?;
         let run = &file.spec.run;
-        let named =
-            pod.name_any() == pod::name(run) && pod.namespace().as_deref() == Some(run.namespace.as_str());
+        let named = pod.name_any() == compose::name(run)
+            && pod.namespace().as_deref() == Some(run.namespace.as_str());
         let labelled = pod.labels().get(RUN_UID).is_some_and(|uid| uid == run.uid.as_str());
         let owned = pod.owner_references().iter().any(|owner| owner.uid == run.uid.as_str());
         if !(named && labelled && owned) {

@@ -17,7 +17,7 @@ use kube::{
 use tokio::sync::watch;
 
 use super::{
-    pod::{AGENT_ROLE, ROLE},
+    compose::{AGENT_ROLE, ROLE},
     pods::Pods,
     seen::Seen,
 };

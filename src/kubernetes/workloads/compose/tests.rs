@@ -36,7 +36,7 @@ fn spec() -> PlaceSpec {
 }
 
 fn composed(spec: &PlaceSpec) -> Value {
-    serde_json::to_value(compose(&settings(), spec, Timestamp::UNIX_EPOCH).unwrap()).unwrap()
+    serde_json::to_value(pod(&settings(), spec, Timestamp::UNIX_EPOCH).unwrap()).unwrap()
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn what_no_pod_can_be_is_refused_with_a_reason() {
     let of = |change: fn(&mut PlaceSpec)| {
         let mut spec = spec();
         change(&mut spec);
-        match compose(&settings(), &spec, Timestamp::UNIX_EPOCH).unwrap_err() {
+        match pod(&settings(), &spec, Timestamp::UNIX_EPOCH).unwrap_err() {
             Error::Refused { reason, message, .. } => (reason, message),
             other => panic!("{other}"),
         }
@@ -156,7 +156,7 @@ fn what_no_pod_can_be_is_refused_with_a_reason() {
     assert!(reason == Reason::LimitExceeded && message.contains("bytes"), "{message}");
     let mut local = spec();
     local.checkout = Some(checkout("file:///srv/git/a.git"));
-    assert!(compose(&settings(), &local, Timestamp::UNIX_EPOCH).is_err());
+    assert!(pod(&settings(), &local, Timestamp::UNIX_EPOCH).is_err());
     local.checkout = Some(checkout("https://git.test/a.git"));
-    assert!(compose(&settings(), &local, Timestamp::UNIX_EPOCH).is_ok());
+    assert!(pod(&settings(), &local, Timestamp::UNIX_EPOCH).is_ok());
 }

@@ -8,11 +8,7 @@ use crate::{
     ports::workloads::PodWishes,
 };
 
-pub(super) fn wishes(
-    run: &HarnessRun,
-    session: Option<&Session>,
-    agent: &Agent,
-) -> Result<PodWishes, Missing> {
+pub(super) fn of(run: &HarnessRun, session: Option<&Session>, agent: &Agent) -> Result<PodWishes, Missing> {
     let workspace = session.and_then(|session| session.spec.workspace.as_ref());
     let bytes = workspace.and_then(|workspace| workspace.size.as_deref()).map(quantity::units).transpose();
     Ok(PodWishes {

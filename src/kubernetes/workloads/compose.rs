@@ -1,4 +1,4 @@
-//! A run as a pod. Pure.
+//! How a run is written as a pod. Pure.
 //!
 //! The pod passes the Pod Security Standard *restricted*. It names no Secret but those with which images are pulled, and
 //! takes over no label or annotation of its run: what tracks a run would take its pod for a leftover, and delete it.
@@ -73,7 +73,7 @@ pub(super) fn claim_name(session: &Uid) -> String {
 ///
 /// # Errors
 /// `Refused`, when a pod cannot be what the run asks for.
-pub(super) fn compose(settings: &PodSettings, spec: &PlaceSpec, now: Timestamp) -> Result<Pod, Error> {
+pub(super) fn pod(settings: &PodSettings, spec: &PlaceSpec, now: Timestamp) -> Result<Pod, Error> {
     check::check(spec)?;
     let file = PodFile {
         created_at: now,
