@@ -11,7 +11,7 @@ use ostler::{
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::{Attempt, listening, until};
+use super::{Attempt, process::listening, until};
 use crate::{contract::rbac, servers::repo::Repo};
 
 impl Attempt<'_> {
