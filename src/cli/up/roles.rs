@@ -1,22 +1,12 @@
 //! The roles of one process: store, controllers, syncers, recorders, API; started in the order in which they need one
 //! another.
 
-use std::{
-    fs::Permissions,
-    io::Write,
-    net::SocketAddr,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod serve;
 
-use axum::Router;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
 use futures::{Stream, StreamExt};
-use secrecy::ExposeSecret;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -28,7 +18,6 @@ use super::{
     state_folder::{Layout, StateFolder},
 };
 use crate::{
-    api,
     cache::Caches,
     cli::roles::{
         controller::{accounts, control},
@@ -36,10 +25,7 @@ use crate::{
         signers,
     },
     controllers,
-    embedded::{
-        access::{EmbeddedAccess, Scope},
-        objects as embedded_objects,
-    },
+    embedded::{access::EmbeddedAccess, objects as embedded_objects},
     kinds::{ConfigRepository, meta},
     kubernetes::lease::Lease,
     names::Namespace,
@@ -125,13 +111,56 @@ struct Shared {
     store: Store,
     accounts: Option<sync::Accounts>,
     secrets: Arc<dyn Secrets>,
+    /// Those whom this machine knows.
     access: Arc<EmbeddedAccess>,
+    /// Those whom the API knows: them, and the cluster's if the objects are in one.
+    callers: Arc<dyn Access>,
     audit: Arc<AuditLog>,
     metrics: Arc<Metrics>,
     caches: Caches,
     layout: Layout,
     scope: Option<Namespace>,
     stop: CancellationToken,
+}
+
+impl Shared {
+    /// Stores the repository, and waits until the caches show what the store holds.
+    async fn open(
+        engine: Engine,
+        repository: &ConfigRepository,
+        layout: Layout,
+        stop: CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Self, Error> {
+        let metrics = Arc::new(Metrics::new());
+        let store: Store = Arc::new(Counted::new(engine.store, metrics.clone()));
+        store.apply(&untyped(repository)?, meta::CLI, true, None).await?;
+        let (caches, fill) = Caches::new(store.as_ref(), engine.scope.as_ref());
+        tasks.spawn(until(stop.clone(), fill));
+        caches.ready().await;
+
+        let local = EmbeddedAccess::open(layout.root()).map_err(|e| Error::setup("read the tokens", e))?;
+        let access = Arc::new(local);
+        let local = access.clone();
+        let callers: Arc<dyn Access> = match engine.access {
+            Some(cluster) => Arc::new(Callers { local, cluster }),
+            None => local,
+        };
+        let audit = AuditLog::file(&layout.audit()).map_err(|e| Error::setup("open the audit log", e))?;
+        Ok(Self {
+            store,
+            accounts: engine.client.map(|client| accounts(client, metrics.clone())),
+            secrets: engine.secrets,
+            access,
+            callers,
+            audit: Arc::new(audit),
+            metrics,
+            caches,
+            layout,
+            scope: engine.scope,
+            stop,
+        })
+    }
 }
 
 /// Starts everything; it ends with `stop`.
@@ -141,64 +170,29 @@ pub(super) async fn start(
     state: &StateFolder,
     stop: CancellationToken,
 ) -> Result<Roles, Error> {
-    let layout = state.layout().clone();
     let namespace = repository.metadata.namespace.as_deref().and_then(|name| name.parse().ok());
-    let Engine { store, client, scope, secrets, access, lease } =
-        engine::open(args, namespace.unwrap_or_else(|| args.namespace.clone()), state).await?;
-    let metrics = Arc::new(Metrics::new());
-    let store: Store = Arc::new(Counted::new(store, metrics.clone()));
-    store.apply(&untyped(&repository)?, meta::CLI, true, None).await?;
-    let (caches, fill) = Caches::new(store.as_ref(), scope.as_ref());
+    let namespace = namespace.unwrap_or_else(|| args.namespace.clone());
+    let mut engine = engine::open(args, namespace, state).await?;
+    let lease = engine.lease.take();
     let mut tasks = JoinSet::new();
-    tasks.spawn(until(stop.clone(), fill));
-    caches.ready().await;
+    let shared = Shared::open(engine, &repository, state.layout().clone(), stop, &mut tasks).await?;
 
-    let shared = Shared {
-        secrets,
-        access: Arc::new(
-            EmbeddedAccess::open(layout.root()).map_err(|e| Error::setup("read the tokens", e))?,
-        ),
-        audit: Arc::new(AuditLog::file(&layout.audit()).map_err(|e| Error::setup("open the audit log", e))?),
-        accounts: client.map(|client| accounts(client, metrics.clone())),
-        metrics,
-        store: store.clone(),
-        caches: caches.clone(),
-        layout: layout.clone(),
-        scope: scope.clone(),
-        stop: stop.clone(),
-    };
     let ledgers = ledgers(args, state, &shared)?;
-    intake(&shared, &ledgers, &mut tasks)?;
-    let local = shared.access.clone();
-    let callers: Arc<dyn Access> = match access {
-        Some(cluster) => Arc::new(Callers { local, cluster }),
-        None => local,
-    };
-    let api = api(args, &shared, callers, &mut tasks).await?;
+    serve::intake(&shared, &ledgers, &mut tasks)?;
+    let api = serve::api(args, &shared, &mut tasks).await?;
     let progress = syncers(args, &shared, &ledgers, &mut tasks)?;
-    let workloads = places::open(args, &layout, &shared.secrets, &shared.access)?;
-    let context = controllers::Context::new(
-        store.clone(),
-        caches.clone(),
-        workloads,
-        shared.secrets.clone(),
-        shared.audit.clone(),
-        shared.metrics.clone(),
-        clock(),
-    );
-    control(&context, true, &stop, &mut tasks);
-    let socket = embedded_objects::serve(&layout.socket(), store.clone());
+    let controllers = controllers(args, &shared, &mut tasks)?;
+    let socket = embedded_objects::serve(&shared.layout.socket(), shared.store.clone());
     let socket = socket.map_err(|e| Error::setup("serve the store's socket", e))?;
-    let api_token = layout.api_token();
     Ok(Roles {
-        store,
-        caches,
+        store: shared.store,
+        caches: shared.caches,
         progress,
         api,
-        api_token,
-        controllers: context,
+        api_token: shared.layout.api_token(),
+        controllers,
         ledgers,
-        scope,
+        scope: shared.scope,
         lease,
         tasks,
         _socket: socket,
@@ -222,107 +216,6 @@ fn ledgers(args: &UpArgs, state: &StateFolder, shared: &Shared) -> Result<Arc<Le
         metrics: shared.metrics.clone(),
     };
     Ok(Ledgers::new(Arc::new(context), shared.caches.clone(), shared.stop.clone()))
-}
-
-/// Takes results in, on a socket that only this user may reach.
-fn intake(shared: &Shared, ledgers: &Arc<Ledgers>, tasks: &mut JoinSet<()>) -> Result<(), Error> {
-    let access: Arc<dyn Access> = shared.access.clone();
-    let intake = api::Intake::new(
-        access,
-        ledgers.deliver_to(),
-        shared.layout.spool(),
-        shared.audit.clone(),
-        shared.metrics.clone(),
-        clock(),
-    );
-    let intake = intake.map_err(|e| Error::setup("prepare the spool", e))?;
-    let path = shared.layout.recorder_socket();
-    let listener = listen(&path).map_err(|e| Error::setup(format!("listen on {}", path.display()), e))?;
-    let router: Router = api::intake(intake);
-    let stop = shared.stop.clone();
-    tasks.spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!(error = &error as &dyn std::error::Error, "the intake ended");
-        }
-        // nobody answers there any more
-        let _ = std::fs::remove_file(path);
-    });
-    Ok(())
-}
-
-/// A Unix socket with mode 0600. One that a killed process left is replaced: the state folder's lock is ours.
-fn listen(path: &Path) -> std::io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-async fn api(
-    args: &UpArgs,
-    shared: &Shared,
-    access: Arc<dyn Access>,
-    tasks: &mut JoinSet<()>,
-) -> Result<SocketAddr, Error> {
-    let listener = TcpListener::bind(args.listen).await;
-    let listener = listener.map_err(|e| Error::setup(format!("listen on {}", args.listen), e))?;
-    let address = listener.local_addr().map_err(|e| Error::setup("find the API's address", e))?;
-    let caches = shared.caches.clone();
-    let gates = move || {
-        let repositories = caches.repositories.all();
-        let gate = |repository: &Arc<ConfigRepository>| {
-            let applied = repository.status.as_ref().is_some_and(|s| s.last_applied.is_some());
-            api::Gate {
-                name: format!("applied {}", kube::ResourceExt::name_any(repository.as_ref())),
-                open: applied,
-            }
-        };
-        repositories.iter().map(gate).collect()
-    };
-    let state = api::State {
-        store: shared.store.clone(),
-        access,
-        gates: Arc::new(gates),
-        metrics: shared.metrics.clone(),
-        audit: shared.audit.clone(),
-        clock: clock(),
-    };
-    let address_file = shared.layout.api_address();
-    std::fs::write(&address_file, format!("{address}\n"))
-        .map_err(|e| Error::setup(format!("write {}", address_file.display()), e))?;
-    let token_file = local_token(shared)?;
-    let stop = shared.stop.clone();
-    tasks.spawn(async move {
-        let served =
-            axum::serve(listener, api::router(state)).with_graceful_shutdown(stop.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!(error = &error as &dyn std::error::Error, "the API ended");
-        }
-        // the address is only a hint, and the token ends with the process: the next one makes its own
-        let _ = std::fs::remove_file(address_file);
-        let _ = std::fs::remove_file(token_file);
-    });
-    Ok(address)
-}
-
-/// Makes the token with which this user reads the API, and leaves it where only they can read it.
-fn local_token(shared: &Shared) -> Result<PathBuf, Error> {
-    const NAME: &str = "local";
-    let path = shared.layout.api_token();
-    let made = shared.access.revoke(NAME).and_then(|()| shared.access.mint(NAME, Scope::Read, None));
-    let token = made.map_err(|e| Error::setup("make the API's token", e))?;
-    let written = match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path),
-    };
-    written
-        .and_then(|mut file| file.write_all(token.expose_secret().as_bytes()))
-        .map_err(|e| Error::setup(format!("write {}", path.display()), e))?;
-    Ok(path)
 }
 
 fn syncers(
@@ -351,4 +244,22 @@ fn syncers(
     };
     tasks.spawn(sync::control(Arc::new(context), shared.stop.clone().cancelled_owned()));
     Ok(progress)
+}
+
+fn controllers(
+    args: &UpArgs,
+    shared: &Shared,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<controllers::Context>, Error> {
+    let context = controllers::Context::new(
+        shared.store.clone(),
+        shared.caches.clone(),
+        places::open(args, &shared.layout, &shared.secrets, &shared.access)?,
+        shared.secrets.clone(),
+        shared.audit.clone(),
+        shared.metrics.clone(),
+        clock(),
+    );
+    control(&context, true, &shared.stop, tasks);
+    Ok(context)
 }
