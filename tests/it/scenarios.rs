@@ -12,6 +12,7 @@ mod memory;
 mod pi;
 mod refused;
 mod ssh;
+pub(crate) mod status;
 mod turns;
 pub(crate) mod up;
 mod verify;

@@ -1,6 +1,6 @@
 //! ostler in a cluster, as `docs/install.md` has it, and what it looks after.
 
-use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -10,7 +10,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, LogParams, PostParams},
 };
-use ostler::kinds::{HarnessRun, Phase, harness_run::HarnessRunStatus};
+use ostler::kinds::harness_run::HarnessRunStatus;
 use serde_json::json;
 
 use super::{
@@ -18,8 +18,8 @@ use super::{
     git::{Git, PORT},
 };
 use crate::{
-    cluster::{PATIENCE, PAUSE, eventually},
-    scenarios::manifests,
+    cluster::{PATIENCE, eventually},
+    scenarios::{manifests, status},
 };
 
 /// The label of our namespaces, by which those of a suite that was killed are found.
@@ -163,27 +163,14 @@ impl Site {
         what: &str,
         reached: impl Fn(&HarnessRunStatus) -> bool,
     ) -> HarnessRunStatus {
-        let runs: Api<HarnessRun> = Api::namespaced(self.client.clone(), &self.runs);
-        let begun = Instant::now();
-        loop {
-            let run = runs.get_opt(name).await.unwrap();
-            let status = run.and_then(|run| run.status);
-            if let Some(status) = status.as_ref().filter(|status| reached(status)) {
-                return status.clone();
-            }
-            let said = || serde_json::to_string_pretty(&status).unwrap();
-            assert!(begun.elapsed() < PATIENCE * 2, "never: run {name}: {what}: {}", said());
-            tokio::time::sleep(PAUSE).await;
-        }
+        let runs = Api::namespaced(self.client.clone(), &self.runs);
+        let status = status::until(&runs, name, PATIENCE * 2, reached).await;
+        status.unwrap_or_else(|last| panic!("never: run {name}: {what}: {last}"))
     }
 
     /// Waits until the result of a run is in the ledger.
     pub(super) async fn until_recorded(&self, name: &str) -> HarnessRunStatus {
-        let recorded = |status: &HarnessRunStatus| {
-            status.result.as_ref().is_some_and(|result| result.commit.is_some())
-                && status.phase.is_some_and(Phase::is_terminal)
-        };
-        self.until(name, "its result is recorded", recorded).await
+        self.until(name, "its result is recorded", status::is_recorded).await
     }
 
     /// The pod of a run.

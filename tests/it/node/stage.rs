@@ -1,7 +1,7 @@
 //! A whole ostler around the test node: the proxy in a pod, the controller and the recorder as processes of this machine,
 //! repositories, and a namespace for runs under `PodSecurity` *restricted*.
 
-use std::{fmt::Write, net::IpAddr, path::PathBuf, process::Command, time::Instant};
+use std::{fmt::Write, net::IpAddr, path::PathBuf, process::Command};
 
 use k8s_openapi::{
     api::{
@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 
 use super::{Node, address_of, restricted_container, restricted_pod, shared};
 use crate::{
-    cluster::{MASTERS, PAUSE, eventually},
+    cluster::{MASTERS, eventually},
     report::Scenario,
     scenarios::{
-        manifests,
+        manifests, status,
         up::{PATIENCE, Up},
     },
     servers::{
@@ -307,37 +307,22 @@ impl<'a> Stage<'a> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Waits until a run's status is as told; a run that has ended otherwise is not waited for.
+    /// Waits until a run's status is as told.
     pub(super) async fn until(
         &self,
         name: &str,
         what: &str,
         reached: impl Fn(&HarnessRunStatus) -> bool,
     ) -> HarnessRunStatus {
-        let begun = Instant::now();
-        loop {
-            let run = self.runs().get_opt(name).await.unwrap();
-            let status = run.and_then(|run| run.status);
-            if let Some(status) = &status
-                && reached(status)
-            {
-                return status.clone();
-            }
-            if begun.elapsed() > PATIENCE {
-                let status = serde_json::to_string_pretty(&status).unwrap();
-                panic!("never: {what}: {status}\n{}", self.last_words().await);
-            }
-            tokio::time::sleep(PAUSE).await;
+        match status::until(&self.runs(), name, PATIENCE, reached).await {
+            Ok(status) => status,
+            Err(last) => panic!("never: run {name}: {what}: {last}\n{}", self.last_words().await),
         }
     }
 
     /// Waits until the result of a run is in the ledger.
     pub(super) async fn until_recorded(&self, name: &str) -> HarnessRunStatus {
-        let recorded = |status: &HarnessRunStatus| {
-            status.result.as_ref().is_some_and(|result| result.commit.is_some())
-                && status.phase.is_some_and(Phase::is_terminal)
-        };
-        self.until(name, "the result is recorded", recorded).await
+        self.until(name, "its result is recorded", status::is_recorded).await
     }
 
     /// The pod of a run.

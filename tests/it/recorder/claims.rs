@@ -17,8 +17,7 @@ use crate::cluster::PAUSE;
 async fn a_claim_is_a_signed_commit_and_the_first_one_begins_the_branch() {
     let stage = Stage::new().await;
     let running = stage.start();
-    stage.asking("fix").await;
-    let run = stage.until("fix", is_claimed).await;
+    let run = stage.claiming("fix").await;
     let claim = run.status.unwrap().claim.unwrap();
     assert_eq!(claim.holder.as_deref(), Some("holder-1"));
     assert_eq!(claim.commit.unwrap(), stage.tip());
@@ -82,8 +81,7 @@ async fn a_restart_finds_its_own_claim() {
 async fn another_control_plane_does_not_run_a_claimed_name() {
     let first = Stage::new().await;
     let running = first.start();
-    first.asking("fix").await;
-    first.until("fix", is_claimed).await;
+    first.claiming("fix").await;
     running.stop().await;
 
     let key = first.key.clone();
@@ -107,8 +105,7 @@ async fn another_control_plane_does_not_run_a_claimed_name() {
 async fn a_name_that_another_run_of_ours_used_fails() {
     let stage = Stage::new().await;
     let running = stage.start();
-    let run = stage.asking("fix").await;
-    stage.until("fix", is_claimed).await;
+    let run = stage.claiming("fix").await;
     let at = ostler::ports::objects::At::of(&run).unwrap().any_version();
     stage.store.delete(&super::stage::id("fix"), &at).await.unwrap();
     stage.asking("fix").await;
@@ -122,16 +119,14 @@ async fn a_name_that_another_run_of_ours_used_fails() {
 async fn a_foreign_pusher_is_built_upon() {
     let stage = Stage::new().await;
     let running = stage.start();
-    stage.asking("a").await;
-    stage.until("a", is_claimed).await;
+    stage.claiming("a").await;
     let work = stage.checkout();
     std::fs::write(work.join("NOTES.md"), "ours too\n").unwrap();
     stage.repo.git(&["add", "--all"]);
     stage.repo.git(&["commit", "--quiet", "-m", "a note by people"]);
     stage.push();
     let foreign = stage.tip();
-    stage.asking("b").await;
-    stage.until("b", is_claimed).await;
+    stage.claiming("b").await;
     stage.repo.bare_git(&["merge-base", "--is-ancestor", &foreign, "ostler/results"]);
     assert!(stage.files().contains(&"NOTES.md".to_owned()));
     running.stop().await;
@@ -141,8 +136,7 @@ async fn a_foreign_pusher_is_built_upon() {
 async fn a_rewritten_ledger_is_not_believed() {
     let stage = Stage::new().await;
     let running = stage.start();
-    stage.asking("a").await;
-    stage.until("a", is_claimed).await;
+    stage.claiming("a").await;
     running.stop().await;
     stage.checkout();
     stage.repo.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
@@ -164,11 +158,9 @@ async fn a_rewritten_ledger_is_not_believed() {
 async fn a_rewritten_ledger_is_not_believed_though_its_tip_was_never_noted() {
     let stage = Stage::new().await;
     let running = stage.start();
-    stage.asking("a").await;
-    stage.until("a", is_claimed).await;
+    stage.claiming("a").await;
     let noted = stage.tip();
-    stage.asking("b").await;
-    stage.until("b", is_claimed).await;
+    stage.claiming("b").await;
     running.kill().await;
     let status = stage.config().await.status.unwrap();
     assert_eq!(status.ledger_tip, Some(noted.clone()), "only the run says what came after");
@@ -193,8 +185,7 @@ async fn a_rewritten_ledger_is_not_believed_though_its_tip_was_never_noted() {
     stage.ledger(&running, |state| state.view().is_some_and(|view| view.len() == 1)).await;
     running.stop().await;
     let running = stage.start();
-    stage.asking("c").await;
-    stage.until("c", is_claimed).await;
+    stage.claiming("c").await;
     running.stop().await;
     assert_eq!(stage.config().await.status.unwrap().ledger_tip, Some(stage.tip()), "it is noted at the end");
 }
@@ -203,11 +194,9 @@ async fn a_rewritten_ledger_is_not_believed_though_its_tip_was_never_noted() {
 async fn the_tip_is_noted_when_a_run_leaves_that_remembers_it() {
     let stage = Stage::new().await;
     let running = stage.start();
-    stage.asking("a").await;
-    stage.until("a", is_claimed).await;
+    stage.claiming("a").await;
     let noted = stage.tip();
-    stage.asking("b").await;
-    let run = stage.until("b", is_claimed).await;
+    let run = stage.claiming("b").await;
     assert_eq!(stage.config().await.status.unwrap().ledger_tip, Some(noted));
     let at = ostler::ports::objects::At::of(&run).unwrap().any_version();
     let finalizer = json!({"metadata": {"finalizers": [ostler::kinds::meta::RECORD_FINALIZER]}});
@@ -225,8 +214,7 @@ async fn the_tip_is_noted_when_a_run_leaves_that_remembers_it() {
 async fn an_untrusted_entry_is_doubt_and_not_absence() {
     let stage = Stage::new().await;
     let running = stage.start();
-    stage.asking("a").await;
-    stage.until("a", is_claimed).await;
+    stage.claiming("a").await;
     running.stop().await;
     let work = stage.checkout();
     std::fs::remove_file(work.join(path("a", File::Claim))).unwrap();

@@ -13,8 +13,7 @@ async fn every_write_may_fail_and_the_end_is_the_same() {
             let faulty = Faulty::new(stage.store.clone());
             faulty.fail_write(nth, fault);
             let running = stage.start_on(faulty);
-            stage.asking("fix").await;
-            let run = stage.until("fix", is_claimed).await;
+            let run = stage.claiming("fix").await;
             // The sidecar asks again until it is told that the result is recorded.
             let mut asked = 0;
             while running.handle.deliver(stage.output(&run)).await != Receipt::Recorded {

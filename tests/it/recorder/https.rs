@@ -47,8 +47,7 @@ async fn ledger_bulk_and_code_branch_are_pushed_with_a_password() {
     let (stage, web) = behind_https("s3cret", |web| web.address().to_string()).await;
     let (base, head, bundle) = work(&stage, "src/a.txt");
     let running = stage.start();
-    stage.asking("other").await;
-    stage.until("other", is_claimed).await;
+    stage.claiming("other").await;
     let repository = json!({"url": web.url("origin.git"), "secretRef": {"name": "push"}});
     let spec = json!({"command": ["true"], "repository": repository, "result": {"push": {}}});
     let run = stage.run("fix", &spec, &running_status()).await;

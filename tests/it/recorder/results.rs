@@ -7,7 +7,7 @@ use ostler::{
 };
 use serde_json::{Value, json};
 
-use super::stage::{Stage, has_result, is_claimed, path};
+use super::stage::{Stage, has_result, path};
 
 pub(super) fn running_status() -> Value {
     json!({"phase": "Running", "digest": "v1:aa", "claim": {"requestedAt": "2026-11-21T10:00:00Z", "holder": "holder-1"}})
@@ -249,8 +249,7 @@ async fn an_old_end_is_given_up() {
 async fn a_name_with_a_result_takes_it_over_in_a_new_store() {
     let first = Stage::new().await;
     let running = first.start();
-    first.asking("fix").await;
-    let run = first.until("fix", is_claimed).await;
+    let run = first.claiming("fix").await;
     assert_eq!(running.handle.deliver(first.output(&run)).await, Receipt::Recorded);
     running.stop().await;
     let tip = first.tip();

@@ -169,6 +169,12 @@ impl Stage {
         self.run(name, &json!({"command": ["true"]}), &asked()).await
     }
 
+    /// A run that asks for its claim and gets it.
+    pub(crate) async fn claiming(&self, name: &str) -> HarnessRun {
+        self.asking(name).await;
+        self.until(name, is_claimed).await
+    }
+
     /// The run ends, as a controller would say it.
     pub(crate) async fn end(&self, name: &str) {
         let run = self.get(name).await;

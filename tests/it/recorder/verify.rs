@@ -8,7 +8,7 @@ use ostler::{
     report::Receipt,
 };
 
-use super::stage::{Stage, is_claimed, path};
+use super::stage::{Stage, path};
 
 #[derive(Parser)]
 struct Line {
@@ -34,8 +34,7 @@ pub(super) fn verify(stage: &Stage) -> (u8, String) {
 async fn recorded() -> Stage {
     let stage = Stage::new().await;
     let running = stage.start();
-    stage.asking("fix").await;
-    let run = stage.until("fix", is_claimed).await;
+    let run = stage.claiming("fix").await;
     assert_eq!(running.handle.deliver(stage.output(&run)).await, Receipt::Recorded);
     running.stop().await;
     stage
