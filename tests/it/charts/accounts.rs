@@ -1,8 +1,6 @@
 //! Whoever may make a `ConfigRepository` in one namespace gets no further by it: beyond that namespace the rights of a
 //! service account count. With the rights that the chart gives.
 
-use std::process::Command;
-
 use k8s_openapi::api::{
     core::v1::ConfigMap,
     rbac::v1::{ClusterRole, PolicyRule},
@@ -18,7 +16,7 @@ use super::{IMAGE, helm::Helm};
 use crate::{
     cluster::{AuditLine, Cluster, eventually},
     contract::rbac::{To, grant, in_force, rule},
-    scenarios::up::Up,
+    scenarios::up::{self, Up},
     servers::repo::Repo,
 };
 
@@ -64,12 +62,8 @@ impl Stage {
     fn start(&self) -> Up {
         let group = format!("system:serviceaccounts:{}", self.release);
         let kubeconfig = self.cluster.kubeconfig_for(&self.controller(), &[&group]);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
+        let mut command = up::ostler(self.folder.path());
         command
-            .current_dir(self.folder.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.folder.path())
             .args(["controller", "--json", "--places", "none", "--state", "state", "--identity", "one"])
             .args(["--lease-namespace", &self.release, "--kubeconfig"])
             .arg(kubeconfig);

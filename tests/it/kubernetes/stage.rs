@@ -23,7 +23,7 @@ use crate::{
     cluster::Cluster,
     scenarios::{
         manifests,
-        up::{Ended, PATIENCE, Up},
+        up::{self, Ended, PATIENCE, Up},
     },
     servers::repo::Repo,
 };
@@ -61,7 +61,6 @@ impl<'a> Stage<'a> {
         rights.give(ROLE, &role()).await;
         rights.give_everywhere(&documented("ClusterRole", ROLE)).await;
         let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("home")).unwrap();
         let (config, code) = (Repo::new(), Repo::with_readme());
         let session = manifests::session(&code.bare().display().to_string());
         config.push(&[("agents/shell.yaml", &manifests::shell()), ("session.yaml", &session)], "begin");
@@ -86,14 +85,8 @@ impl<'a> Stage<'a> {
 
     /// `ostler` without the machine's or the user's configuration.
     pub(super) fn ostler(&self, arguments: &[OsString]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
-        command
-            .current_dir(self.root.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.root.path().join("home"))
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .args(arguments);
+        let mut command = up::ostler(self.root.path());
+        command.args(arguments);
         command
     }
 

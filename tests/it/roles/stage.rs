@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{self, AuditLine, Cluster, eventually},
-    scenarios::up::Up,
+    scenarios::up::{self, Up},
     servers::repo::Repo,
 };
 
@@ -54,16 +54,7 @@ impl Stage {
 
     /// `ostler` without the machine's or the user's configuration.
     pub(super) fn ostler(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
-        let home = self.path("home");
-        std::fs::create_dir_all(&home).unwrap();
-        command
-            .current_dir(self.folder.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", home)
-            .env("GIT_CONFIG_NOSYSTEM", "1");
-        command
+        up::ostler(self.folder.path())
     }
 
     /// A role of this namespace, under a name of its own.

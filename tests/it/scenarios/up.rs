@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread::JoinHandle,
@@ -12,6 +13,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub(crate) use super::world::PATIENCE;
+
+/// `ostler` in a folder, with a home there, and without the machine's or the user's configuration.
+pub(crate) fn ostler(folder: &Path) -> Command {
+    let home = folder.join("home");
+    std::fs::create_dir_all(&home).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
+    command
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("HOME", home)
+        .env("GIT_CONFIG_NOSYSTEM", "1");
+    command
+}
 
 /// A running `ostler up`; dropped, it is asked to end.
 pub(crate) struct Up {

@@ -20,7 +20,7 @@ use super::{
     engine::Engine,
     ledger::Ledger,
     manifests,
-    up::{Ended, Up},
+    up::{self, Ended, Up},
 };
 use crate::servers::repo::Repo;
 
@@ -117,14 +117,7 @@ impl World {
 
     /// `ostler` without the machine's or the user's configuration.
     pub(super) fn ostler(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
-        command
-            .current_dir(self.root.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.path("home"))
-            .env("GIT_CONFIG_NOSYSTEM", "1");
-        command
+        up::ostler(self.root.path())
     }
 
     fn up_command(&self, arguments: &[&str]) -> Command {

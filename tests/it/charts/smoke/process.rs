@@ -1,11 +1,9 @@
 //! A role's own process, started as the chart starts it.
 
-use std::process::Command;
-
 use serde_json::Value;
 
 use super::Attempt;
-use crate::scenarios::up::{Ended, Up};
+use crate::scenarios::up::{self, Ended, Up};
 
 /// A role's process. Dropped, it is killed: what it would still ask for in an orderly end may be refused to it.
 pub(super) struct Process(Option<Up>);
@@ -32,13 +30,8 @@ impl Drop for Process {
 impl Attempt<'_> {
     /// The role's own process.
     pub(super) fn process(&self, arguments: &[&[&str]]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ostler"));
+        let mut command = up::ostler(self.folder.path());
         command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.folder.path())
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .current_dir(self.folder.path())
             .args([&self.smoke.role, "--json", "--health", "127.0.0.1:0", "--kubeconfig"])
             .arg(&self.smoke.kubeconfig)
             .args(arguments.concat());
