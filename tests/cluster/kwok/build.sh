@@ -7,6 +7,8 @@
 # Apart from ../build.sh, because a change here must not have Kubernetes built anew.
 set -euo pipefail
 cd "$(dirname "$0")"
+# shellcheck source=scripts/built-once.sh
+source ../../../scripts/built-once.sh
 
 fail() { printf 'played nodes: %s\n' "$*" >&2; exit 1; }
 
@@ -14,7 +16,7 @@ fail() { printf 'played nodes: %s\n' "$*" >&2; exit 1; }
 version=$(go list -mod=readonly -m -f '{{.Version}}' sigs.k8s.io/kwok) || fail "there is no Go to build them with"
 state=$(cat build.sh go.mod go.sum cmd/*/*.go | sha256sum | cut -c 1-12)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/ostler/kwok
-programs=$cache/$version-$state
+name=$version-$state
 
 # What kwok lets nodes and pods go through, as its authors wrote it: a node is ready and a pod runs at once, and a deleted
 # pod is gone.
@@ -28,19 +30,12 @@ stages() {
   done
 }
 
-mkdir -p "$cache"
-exec {lock}>"$cache/.lock"
-flock "$lock"
-if [[ ! -d $programs ]]; then
-  printf 'played nodes: building kwok %s into %s; this takes minutes, once\n' "$version" "$programs" >&2
-  # What an interrupted build left; nobody else is building, as the lock is ours.
-  rm -rf -- "$cache"/new.*
-  new=$(mktemp -d "$cache/new.XXXXXX")
-  trap 'rm -rf -- "$new"' EXIT
-  CGO_ENABLED=0 go build -mod=readonly -buildvcs=false -trimpath -ldflags '-s -w' -o "$new/" ./cmd/streams \
+build() { # build FOLDER
+  printf 'played nodes: building kwok %s into %s; this takes minutes, once\n' "$version" "$cache/$name" >&2
+  CGO_ENABLED=0 go build -mod=readonly -buildvcs=false -trimpath -ldflags '-s -w' -o "$1/" ./cmd/streams \
     sigs.k8s.io/kwok/cmd/kwok >&2
-  stages >"$new/stages.yaml"
-  chmod 755 "$new"
-  mv -T -- "$new" "$programs"
-fi
-printf '%s\n' "$programs"
+  stages >"$1/stages.yaml"
+}
+
+built_once "$cache" "$name" build
+printf '%s\n' "$cache/$name"
