@@ -73,13 +73,13 @@ pub async fn run(args: RecorderArgs) -> Result<ExitCode, Error> {
         secrets: ground.secrets.clone(),
         key: Arc::new(key),
         holder: None,
-        scope: ground.scope.clone(),
+        caches: ground.caches.clone(),
         folder: args.leader.state.clone(),
         clock: clock(),
         audit: ground.audit.clone(),
         metrics: ground.metrics.clone(),
     };
-    let ledgers = Ledgers::new(Arc::new(context), ground.caches.clone(), ground.stop.clone());
+    let ledgers = Ledgers::new(Arc::new(context), ground.stop.clone());
     let address = match intake(&args, &ground, &ledgers, &mut tasks).await {
         Ok(address) => address,
         Err(error) => return ground.cannot_begin(Err(error)).await,
