@@ -81,6 +81,7 @@ impl std::io::Write for Lines {
 /// A recorder at work.
 pub(crate) struct Running {
     pub(crate) handle: Handle,
+    pub(crate) caches: Caches,
     stop: CancellationToken,
     task: JoinHandle<()>,
     _fill: AbortOnDropHandle<()>,
@@ -142,7 +143,7 @@ impl Stage {
             secrets: self.secrets.clone(),
             key: self.key.clone(),
             holder: Some(self.holder.clone()),
-            caches,
+            caches: caches.clone(),
             folder: self.folder.path().join("recorder"),
             clock: Arc::new(jiff::Timestamp::now),
             audit: Arc::new(AuditLog::writer(Box::new(self.audit.clone()))),
@@ -152,7 +153,7 @@ impl Stage {
         let (recorder, handle) = Recorder::new(Arc::new(context), own);
         let stop = CancellationToken::new();
         let task = tokio::spawn(recorder.run(stop.clone()));
-        Running { handle, stop, task, _fill: AbortOnDropHandle::new(tokio::spawn(fill)) }
+        Running { handle, caches, stop, task, _fill: AbortOnDropHandle::new(tokio::spawn(fill)) }
     }
 
     /// Makes a run, with a status as the controller would write it.
