@@ -38,9 +38,9 @@ use self::{
     watch::First,
 };
 pub use self::{
+    compose::name as pod_name,
     events::STALL,
     output::{OutputError, SidecarError, copy_output},
-    pod::name as pod_name,
     settings::{PodSettings, PullPolicy},
 };
 use crate::{
