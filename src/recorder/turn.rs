@@ -222,6 +222,11 @@ impl Desk {
             self.book = None;
             self.publish(ledger::State::None);
         }
+        // What comes meanwhile is looked at once, for the next commit: not a thousand runs for each thing that happens.
+        self.more = self.in_window();
+        if self.more {
+            return self.not_yet();
+        }
         let jobs = self.jobs(world, repository.is_some()).await;
         if jobs.is_empty() {
             // Nobody waits for the remote to change its mind: the next claim finds out.

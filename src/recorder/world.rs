@@ -126,3 +126,60 @@ pub(super) enum Side {
     /// Nobody: its status is all that there is.
     Nowhere,
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        embedded::objects::EmbeddedStore,
+        ports::objects::{At, Objects, id_of},
+    };
+
+    #[tokio::test]
+    async fn only_runs_that_ask_for_something_are_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(folder.path()).unwrap();
+        let write = async |name: &str, status: serde_json::Value| {
+            let object = json!({"apiVersion": "ostler.dev/v1alpha1", "kind": "HarnessRun",
+                "metadata": {"namespace": "team", "name": name}, "spec": {"command": ["true"]}});
+            let object = store.create(&serde_json::from_value(object).unwrap(), "test").await.unwrap();
+            let (id, at) =
+                (id_of(crate::kinds::Kind::HarnessRun, &object).unwrap(), At::of(&object).unwrap());
+            store.write_status(&id, &at.any_version(), &status, "test").await.unwrap();
+        };
+        let result = json!({"outcome": "Succeeded", "reason": "Completed", "commit": "c"});
+        write("recorded", json!({"phase": "Succeeded", "result": result})).await;
+        write("runs", json!({"phase": "Running"})).await;
+        write("asks", json!({"phase": "Queued", "claim": {"requestedAt": "2026-11-21T10:00:00Z"}})).await;
+        write("ended", json!({"phase": "Failed"})).await;
+        let (caches, fill) = Caches::new(&store, None);
+        let fill = tokio::spawn(fill);
+        caches.ready().await;
+        let mut touched = touched(&caches);
+        let mut world = World::new(caches);
+        while let Some(Some(seen)) = touched.next().now_or_never() {
+            world.take(seen);
+        }
+        let open = |world: &World| world.open().map(|run| run.name_any()).collect::<Vec<_>>();
+        assert_eq!(open(&world), ["asks", "ended"]);
+        // What goes away is none of them any more.
+        let id = crate::kinds::ObjectId::new(
+            crate::kinds::Kind::HarnessRun,
+            "team".parse().unwrap(),
+            "asks".parse().unwrap(),
+        );
+        let at = At::of(&store.get(&id).await.unwrap().unwrap()).unwrap();
+        store.delete(&id, &at).await.unwrap();
+        let gone = async {
+            while world.open.len() > 1 {
+                world.take(touched.next().await.unwrap());
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), gone).await.expect("nobody said that it is gone");
+        assert_eq!(open(&world), ["ended"]);
+        fill.abort();
+    }
+}

@@ -65,13 +65,15 @@ impl Desk {
         done
     }
 
+    /// True when a commit was made so shortly ago that the next one is not due yet.
+    pub(super) fn in_window(&self) -> bool {
+        let window = self.book.as_ref().map_or(Duration::ZERO, |book| book.settings.window);
+        self.last_flush.is_some_and(|last| last.elapsed() < window)
+    }
+
     /// One commit for as much as fits; the rest has its turn after the window.
     pub(super) async fn flush(&mut self, repository: &ConfigRepository, mut jobs: Vec<Job>) {
-        let window = self.book.as_ref().map_or(Duration::ZERO, |book| book.settings.window);
-        let early = self.last_flush.is_some_and(|last| last.elapsed() < window);
-        self.more = true;
-        if early || self.failures > 0 && Instant::now() < self.next_look {
-            self.more = early;
+        if self.failures > 0 && Instant::now() < self.next_look {
             return self.not_yet();
         }
         let fitting = fitting(jobs.iter().map(Job::bulk_bytes));

@@ -219,7 +219,11 @@ impl Desk {
                 self.stands(stands);
             }
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "the ledger's tip is not noted yet");
+                if error.class() == Class::Conflict {
+                    tracing::debug!(error = %Chain(&error), "the ledger's tip is not noted yet");
+                } else {
+                    tracing::warn!(error = %Chain(&error), "the ledger's tip is not noted yet");
+                }
                 self.unnoted.put_off();
             }
         }

@@ -85,7 +85,8 @@ async fn results_that_come_at_once_share_commits_and_are_one_write_each() {
 
 #[tokio::test]
 async fn what_was_said_is_not_said_again_while_the_watch_is_behind() {
-    let stage = Stage::new().await;
+    let stage = Stage::beside(Repo::with_readme(), "holder-1");
+    stage.repository(&json!({"window": "1ms"})).await;
     let run = stage.asking("fix").await;
     let mut gone = run.clone();
     gone.metadata.name = Some("gone".to_owned());

@@ -32,6 +32,14 @@ async fn unchanged(controller: &Up) -> u64 {
     line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
 }
 
+/// How often a role asked anything of the store.
+async fn calls(role: &Up) -> u64 {
+    let metrics = reqwest::get(format!("{}/metrics", address(role, "health"))).await.unwrap();
+    let text = metrics.text().await.unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("ostler_object_calls_total{"));
+    lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+}
+
 async fn converged(stage: &Stage, commit: &str) {
     eventually("500 objects are in force", async || {
         let repository = stage.api::<ConfigRepository>().get("agents").await.unwrap().status?;
@@ -82,7 +90,10 @@ async fn five_hundred_objects_cost_no_write_once_they_are_in_force() {
     let users = [ours.as_str(), theirs.as_str()];
     let before = object_writes(&stage.audit().await, &users);
     let rounds = unchanged(&controller).await;
+    let recorders = calls(&recorder).await;
+    assert!(recorders > 0, "what it read to begin with is counted");
     tokio::time::sleep(QUIET).await;
+    assert_eq!(calls(&recorder).await, recorders, "requests of the recorder, which looks every 5 s");
     assert!(unchanged(&controller).await > rounds, "it looked in that time");
     assert_eq!(object_writes(&stage.audit().await, &users), before, "writes in a minute of quiet");
 
