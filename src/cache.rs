@@ -169,6 +169,17 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
     }
 }
 
+impl Cache<HarnessRun> {
+    /// Every run of a session.
+    #[must_use]
+    pub fn of_session(&self, namespace: &str, session: &str) -> Vec<Arc<HarnessRun>> {
+        self.reader.state_filter(|run| {
+            run.spec.session_ref.as_ref().is_some_and(|named| named.name == session)
+                && run.metadata.namespace.as_deref() == Some(namespace)
+        })
+    }
+}
+
 /// What may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

@@ -35,12 +35,17 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    turn::Desk,
+    world::{Touched, World},
+};
 use crate::{
+    cache::Caches,
     git::sign::SigningKey,
     kinds::meta,
     ledger::State,
@@ -71,8 +76,8 @@ pub struct Context {
     /// Who we are in claims: an id that outlives restarts, and belongs to this store alone. `None`: the UID of the
     /// repository's object, which belongs to its cluster.
     pub holder: Option<String>,
-    /// The namespace that is looked after; `None`: all of them.
-    pub scope: Option<Namespace>,
+    /// What is in the store: in the namespace that is looked after, or in all.
+    pub caches: Caches,
     /// A folder of our own, for mirrors and quarantines.
     pub folder: PathBuf,
     /// The time.
@@ -150,48 +155,59 @@ impl Recorder {
 
     /// Records until `stop`. Nothing is lost by stopping, or by being killed, at any moment.
     pub async fn run(mut self, stop: CancellationToken) {
+        let caches = self.context.caches.clone();
+        // before each kind was seen once, "there is none" means nothing
+        if stop.run_until_cancelled(caches.ready()).await.is_none() {
+            return;
+        }
+        let mut touched = world::touched(&caches);
+        let mut world = World::new(caches);
         let interrupt = Arc::new(AtomicBool::new(false));
-        let mut events = world::watch(self.context.store.as_ref(), self.context.scope.as_ref());
-        let mut world = world::World::default();
-        let mut desk = turn::Desk::new(
-            self.context.clone(),
-            self.repository.clone(),
-            self.ledger.clone(),
-            interrupt.clone(),
-        );
+        let (context, own) = (self.context.clone(), self.repository.clone());
+        let mut desk = Desk::new(context, own, self.ledger.clone(), interrupt.clone());
         loop {
             let wake = desk.wake();
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(seen) = events.next() => {
-                    world.take(seen);
-                    // Whatever else has been said by now belongs to the same turn.
-                    while let Some(Some(seen)) = events.next().now_or_never() {
-                        world.take(seen);
-                    }
-                }
-                Some(Letter { delivery, reply }) = self.inbox.recv() => desk.take(delivery, reply),
+                Some(seen) = touched.next() => world.take(seen),
+                Some(letter) = self.inbox.recv(), if desk.has_room() => desk.take(letter),
                 Some(prepared) = desk.prepared() => desk.lay_out(prepared),
                 () = tokio::time::sleep_until(wake) => {}
             }
-            if world.is_complete() {
-                let mut turn = pin!(desk.turn(&world));
-                tokio::select! {
-                    () = &mut turn => {}
-                    () = stop.cancelled() => {
-                        // what is pushed is said, and noted; a remote is not waited for
-                        interrupt.store(true, Ordering::Relaxed);
-                        if tokio::time::timeout(LAST_TURN, turn).await.is_err() {
-                            tracing::warn!("the last turn does not end; the next start goes on with it");
-                        }
-                        break;
+            // Whatever else has come by now belongs to the same turn: a turn may take seconds, and thousands may have come.
+            // Tokio would have us yield after 128 of them.
+            tokio::task::unconstrained(async { self.take_in(&mut touched, &mut world, &mut desk) }).await;
+            let mut turn = pin!(desk.turn(&world));
+            tokio::select! {
+                () = &mut turn => {}
+                () = stop.cancelled() => {
+                    // what is pushed is said, and noted; a remote is not waited for
+                    interrupt.store(true, Ordering::Relaxed);
+                    if tokio::time::timeout(LAST_TURN, turn).await.is_err() {
+                        tracing::warn!("the last turn does not end; the next start goes on with it");
                     }
+                    break;
                 }
             }
         }
         interrupt.store(true, Ordering::Relaxed);
         if tokio::time::timeout(LAST_NOTE, desk.note(&world)).await.is_err() {
             tracing::warn!("the ledger's tip is not noted; the runs tell the next start what it has to hold");
+        }
+    }
+
+    /// Takes in all that waits, without waiting for more.
+    fn take_in(&mut self, touched: &mut BoxStream<'static, Touched>, world: &mut World, desk: &mut Desk) {
+        while let Some(Some(seen)) = touched.next().now_or_never() {
+            world.take(seen);
+        }
+        while desk.has_room()
+            && let Ok(letter) = self.inbox.try_recv()
+        {
+            desk.take(letter);
+        }
+        while let Some(Some(prepared)) = desk.prepared().now_or_never() {
+            desk.lay_out(prepared);
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod rules;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
@@ -56,17 +56,18 @@ impl Missing {
     }
 }
 
-/// What a run is resolved from: objects of its namespace, by name.
+/// What a run is resolved from: objects of its namespace, by name. They are shared with the caches: a namespace may have
+/// many large ones, and runs are resolved often.
 #[derive(Debug, Default)]
 pub struct World {
     /// Sessions.
-    pub sessions: BTreeMap<String, Session>,
+    pub sessions: BTreeMap<String, Arc<Session>>,
     /// Agents.
-    pub agents: BTreeMap<String, Agent>,
+    pub agents: BTreeMap<String, Arc<Agent>>,
     /// Policies.
-    pub policies: BTreeMap<String, EgressPolicy>,
+    pub policies: BTreeMap<String, Arc<EgressPolicy>>,
     /// ConfigMaps.
-    pub config_maps: BTreeMap<String, ConfigMap>,
+    pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Rules about code repositories, of all namespaces.
     pub rules: Vec<rules::Rule>,
     /// The code branch of the last run of the same session that pushed one.
@@ -147,7 +148,8 @@ fn run_key(run: &HarnessRun) -> Result<RunKey, Missing> {
 
 fn session_of<'a>(run: &HarnessRun, world: &'a World) -> Result<Option<&'a Session>, Missing> {
     let Some(NameRef { name }) = &run.spec.session_ref else { return Ok(None) };
-    let session = world.sessions.get(name).filter(|s| s.metadata.deletion_timestamp.is_none());
+    let session = world.sessions.get(name).map(Arc::as_ref);
+    let session = session.filter(|s| s.metadata.deletion_timestamp.is_none());
     let missing = || {
         Missing::new(
             Reason::SessionNotFound,
@@ -160,7 +162,7 @@ fn session_of<'a>(run: &HarnessRun, world: &'a World) -> Result<Option<&'a Sessi
 fn agent_of<'a>(run: &HarnessRun, session: Option<&Session>, world: &'a World) -> Result<&'a Agent, Missing> {
     let named = run.spec.agent_ref.as_ref().or_else(|| session.and_then(|s| s.spec.agent_ref.as_ref()));
     let name = named.map_or(DEFAULT_AGENT, |r| r.name.as_str());
-    world.agents.get(name).ok_or_else(|| {
+    world.agents.get(name).map(Arc::as_ref).ok_or_else(|| {
         let hint = if named.is_some() {
             "push it, or correct the agentRef"
         } else {

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     kinds::{ObjectId, meta},
     ports::{Secrets, objects, workloads},
-    telemetry::{Audit, AuditLog, Decision, Metrics, Verb, Who, metrics::Reconciler},
+    telemetry::{Audit, AuditLog, Chain, Decision, Metrics, Verb, Who, metrics::Reconciler},
 };
 
 /// What the controllers share.
@@ -131,5 +131,14 @@ pub(super) fn retry(error: &Error) -> Action {
         Class::Transient => Action::requeue(Duration::from_secs(2)),
         Class::Bug => Action::requeue(Duration::from_mins(1)),
         Class::Invalid => Action::await_change(),
+    }
+}
+
+/// Logs a reconciliation that failed; that somebody else wrote first is nothing to hear of.
+pub(super) fn report(controller: &str, error: &Error, object: &str) {
+    if error.class() == Class::Conflict {
+        tracing::debug!(controller, object, error = %Chain(error), "retrying");
+    } else {
+        tracing::warn!(controller, object, error = %Chain(error), "reconciliation failed");
     }
 }

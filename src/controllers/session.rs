@@ -18,11 +18,14 @@ use kube::{
 use serde_json::{Value, json};
 use step::{Effect, Observed};
 
-use super::{Context, Error, context::retry};
+use super::{
+    Context, Error,
+    context::{report, retry},
+};
 use crate::{
     kinds::{ObjectId, Session, Typed, meta, session::SessionStatus},
     ports::objects::{At, id_of, merge_patch},
-    telemetry::{Chain, metrics::Reconciler},
+    telemetry::metrics::Reconciler,
 };
 
 /// Runs the controller until `shutdown`.
@@ -42,7 +45,7 @@ pub async fn control(context: Arc<Context>, shutdown: impl Future<Output = ()> +
     outcomes
         .for_each(|outcome| {
             if let Err(kube::runtime::controller::Error::ReconcilerFailed(error, object)) = outcome {
-                tracing::warn!(controller = "session", %object, error = %Chain(&error), "reconciliation failed");
+                report("session", &error, &object.to_string());
             }
             std::future::ready(())
         })
@@ -74,10 +77,10 @@ async fn reconcile(session: Arc<Session>, context: Arc<Context>) -> Result<Actio
     };
     let at = At::of(session.as_ref()).ok_or_else(|| Error::NotStored(id.to_string()))?;
     let namespace = session.namespace().unwrap_or_default();
-    let runs = context.caches.runs.within(&namespace);
+    let runs = context.caches.runs.of_session(&namespace, &session.name_any());
     let observed = Observed {
         session: &session,
-        runs: runs.iter().filter(|run| belongs(run, &session)).map(Arc::as_ref).collect(),
+        runs: runs.iter().map(Arc::as_ref).collect(),
         agents: context.caches.agents.within(&namespace).iter().map(|a| a.name_any()).collect(),
         policies: context.caches.policies.within(&namespace).iter().map(|p| p.name_any()).collect(),
         now: (context.clock)(),
@@ -95,10 +98,6 @@ async fn reconcile(session: Arc<Session>, context: Arc<Context>) -> Result<Actio
         None => status(&id, &at, &session, &step.status, &context).await?,
     }
     Ok(Action::await_change())
-}
-
-fn belongs(run: &crate::kinds::HarnessRun, session: &Session) -> bool {
-    run.spec.session_ref.as_ref().is_some_and(|r| session.metadata.name.as_ref() == Some(&r.name))
 }
 
 async fn finalizer(

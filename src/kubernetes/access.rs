@@ -6,7 +6,6 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::future::BoxFuture;
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo},
     authorization::v1::{
@@ -24,7 +23,6 @@ use crate::{
     ports::{
         Access,
         access::{Audience, Error, Identity, Request, User},
-        objects,
         workloads::RunKey,
     },
 };
@@ -36,17 +34,39 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// groups. Nothing is kept between two calls, so that a revoked token or role counts as soon as the API server says so.
 ///
 /// A token for [`Audience::Result`] is good when it is bound to a pod that is the place of a run; without
-/// [`KubeAccess::with_runs`] none is.
+/// [`KubeAccess::with_runs`] none is. Of a pod that is about to be one nothing is decided: it has to ask again.
 pub struct KubeAccess {
     client: Client,
     runs: Option<RunOfPod>,
 }
 
-/// Finds the run of a namespace whose place is the pod with this UID.
-pub type RunOfPod =
-    Arc<dyn Fn(Namespace, Uid) -> BoxFuture<'static, Result<Option<RunKey>, objects::Error>> + Send + Sync>;
+/// Finds the run whose place a pod is.
+pub type RunOfPod = Arc<dyn Fn(&BoundPod) -> PlaceOf + Send + Sync>;
 
-/// What the API server says of a token that is bound to a pod, besides its user: the pod's UID.
+/// The pod that a token is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundPod {
+    /// Its namespace, which is that of its account.
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: Uid,
+}
+
+/// Whose place a pod is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlaceOf {
+    /// This run's.
+    Run(RunKey),
+    /// It will be a run's: nobody has said so yet.
+    NotYet,
+    /// No run's.
+    Nobody,
+}
+
+/// What the API server says of a token that is bound to a pod, besides its user (KEP-1205).
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
 /// What a review was answered. The rest of the answer repeats the question, token included, and is not read.
@@ -72,11 +92,10 @@ impl KubeAccess {
     async fn run(&self, token: &SecretString) -> Result<Identity, Error> {
         let Some(runs) = &self.runs else { return Err(Error::Unauthenticated) };
         let user = self.token_review(token, Audience::Result).await?;
-        let (namespace, pod) = pod_of(&user).ok_or(Error::Unauthenticated)?;
-        match runs(namespace, pod).await {
-            Ok(Some(RunKey { namespace, name, uid })) => Ok(Identity::Run { namespace, name, uid }),
-            Ok(None) => Err(Error::Unauthenticated),
-            Err(error) => Err(unavailable(error)),
+        match runs(&pod_of(&user).ok_or(Error::Unauthenticated)?) {
+            PlaceOf::Run(RunKey { namespace, name, uid }) => Ok(Identity::Run { namespace, name, uid }),
+            PlaceOf::NotYet => Err(unavailable("no run says yet that this pod is its place")),
+            PlaceOf::Nobody => Err(Error::Unauthenticated),
         }
     }
 
@@ -119,11 +138,18 @@ fn known(status: TokenReviewStatus, audience: Audience) -> Option<User> {
     Some(User { name, uid, groups: groups.unwrap_or_default(), extra: extra.unwrap_or_default() })
 }
 
-/// The pod that a service account's token is bound to: its namespace, which is the account's, and its UID.
-fn pod_of(user: &User) -> Option<(Namespace, Uid)> {
+/// The pod that a service account's token is bound to.
+fn pod_of(user: &User) -> Option<BoundPod> {
     let (namespace, _) = user.name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
-    let [uid] = user.extra.get(POD_UID)?.as_slice() else { return None };
-    Some((namespace.parse().ok()?, uid.parse().ok()?))
+    let one = |key: &str| match user.extra.get(key)?.as_slice() {
+        [one] => Some(one),
+        _ => None,
+    };
+    Some(BoundPod {
+        namespace: namespace.parse().ok()?,
+        name: one(POD_NAME)?.clone(),
+        uid: one(POD_UID)?.parse().ok()?,
+    })
 }
 
 fn question(user: &User, request: &Request<'_>) -> SubjectAccessReview {

@@ -40,6 +40,7 @@ use self::{
 pub use self::{
     events::STALL,
     output::{OutputError, SidecarError, copy_output},
+    pod::name as pod_name,
     settings::{PodSettings, PullPolicy},
 };
 use crate::{

@@ -67,9 +67,11 @@ pub(super) fn of_store(
     let Some(tip) = &status.ledger_tip else { return Ok(Vec::new()) };
     let mut commits = vec![tip.parse()?];
     let Some(since) = condition::get(&status.conditions, types::LEDGER_READY) else { return Ok(commits) };
-    let ours = world.runs().filter(|run| world.side(run, own) == Side::Ours);
-    let mut told: Vec<CommitId> =
-        ours.flat_map(|run| told_since(run, holder, since.last_transition_time.0)).collect();
+    let runs = world.runs();
+    let told = runs.iter().map(|run| (run, told_since(run, holder, since.last_transition_time.0)));
+    // nearly all were told before, and whose they are is asked only of the others
+    let ours = told.filter(|(run, told)| !told.is_empty() && world.side(run, own) == Side::Ours);
+    let mut told: Vec<CommitId> = ours.flat_map(|(_, told)| told).collect();
     told.sort_unstable();
     told.dedup();
     commits.extend(told);
@@ -77,7 +79,7 @@ pub(super) fn of_store(
 }
 
 /// The commits of a run that it was told of since then: the claim's, and the result's.
-fn told_since(run: &HarnessRun, holder: &str, since: jiff::Timestamp) -> impl Iterator<Item = CommitId> {
+fn told_since(run: &HarnessRun, holder: &str, since: jiff::Timestamp) -> Vec<CommitId> {
     let status = run.status.as_ref();
     let told = |type_: &str| {
         let condition = condition::get(&status?.conditions, type_)?;
@@ -89,5 +91,5 @@ fn told_since(run: &HarnessRun, holder: &str, since: jiff::Timestamp) -> impl It
     let result = status.and_then(|status| status.result.as_ref());
     let result = result.filter(|_| told(types::RESULT_RECORDED).is_some());
     let commits = [claim.and_then(|c| c.commit.as_deref()), result.and_then(|r| r.commit.as_deref())];
-    commits.into_iter().flatten().filter_map(|commit| commit.parse().ok()).collect::<Vec<_>>().into_iter()
+    commits.into_iter().flatten().filter_map(|commit| commit.parse().ok()).collect()
 }

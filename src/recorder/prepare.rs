@@ -1,15 +1,20 @@
 //! A delivery becomes ready for the ledger: is it the run that it says, and are its commits pushed?
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use kube::ResourceExt;
 
 use super::{
     Context, Error, code,
     queue::{self, Due, past},
+    turn::Told,
+    world::World,
 };
 use crate::{
-    kinds::{HarnessRun, Reason, Session},
+    kinds::{HarnessRun, Reason},
     ledger::entry,
     names::{ObjectName, Uid},
     ports::objects,
@@ -29,59 +34,67 @@ pub(super) enum Prepared {
 /// A result on its way to the ledger.
 #[derive(Debug, Clone)]
 pub(super) struct Outgoing {
-    pub(super) run: HarnessRun,
+    pub(super) run: Arc<HarnessRun>,
     pub(super) delivery: Delivery,
     pub(super) push: entry::Push,
 }
 
-/// Reads the run as it is now; `Err` holds the answer when there is nothing to record.
+/// The run as it is now, as far as we see; `Err` holds the answer when there is nothing to record. What is written on the
+/// way is guarded by the run's version, so that only a run that we do not see is read.
 pub(super) async fn current(
     context: &Context,
+    world: &World,
+    told: &Told,
     delivery: &Delivery,
-    give_up_after: std::time::Duration,
-) -> Result<Result<HarnessRun, Receipt>, Error> {
+    give_up_after: Duration,
+) -> Result<Result<Arc<HarnessRun>, Receipt>, Error> {
     let key = &delivery.report.run;
-    let run = objects::get::<HarnessRun>(context.store.as_ref(), &key.namespace, &key.name).await?;
-    let Some(run) = run.filter(|run| run.uid().as_deref() == Some(key.uid.as_str())) else {
-        return Ok(Err(Receipt::OtherRun));
+    let is_it = |run: &HarnessRun| run.metadata.uid.as_deref() == Some(key.uid.as_str());
+    let seen = world.run(&key.namespace, &key.name).filter(|run| is_it(run) && !told.is_ahead(run));
+    let run = match seen {
+        Some(run) => Some(run),
+        None => objects::get(context.store.as_ref(), &key.namespace, &key.name).await?.map(Arc::new),
     };
+    let Some(run) = run.filter(|run| is_it(run)) else { return Ok(Err(Receipt::OtherRun)) };
     let recorded = queue::due(&run, give_up_after, (context.clock)()) == Due::Nothing;
     Ok(if recorded { Err(Receipt::Recorded) } else { Ok(run) })
 }
 
-/// Pushes the agent's commits, where that is asked for.
-pub(super) async fn prepare(
+/// Pushes the agent's commits.
+pub(super) async fn pushed(
     context: Arc<Context>,
-    run: HarnessRun,
-    session: Option<Session>,
+    run: Arc<HarnessRun>,
+    wanted: code::Wanted,
     delivery: Delivery,
-    give_up_after: std::time::Duration,
+    give_up_after: Duration,
     interrupt: Arc<AtomicBool>,
 ) -> Prepared {
-    let push = match code::wanted(&run, session.as_ref(), &delivery) {
-        Err(nothing) => nothing,
-        Ok(wanted) => match push(&context, &run, wanted.clone(), delivery.clone(), interrupt).await {
-            Ok(push) => push,
-            Err(error) => {
-                let text = Chain(&error).to_string();
-                tracing::warn!(run = %delivery.report.run, error = text, "the code branch is not pushed yet");
-                let now = (context.clock)();
-                if !past(delivery.report.ended_at.unwrap_or(now), give_up_after, now) {
-                    return Prepared::Answered(delivery.report.run.uid, Receipt::Waiting);
-                }
-                entry::Push::withheld(Reason::PushRefused, None, format!("given up: {text}"))
+    let push = match push(&context, &run, wanted, delivery.clone(), interrupt).await {
+        Ok(push) => push,
+        Err(error) => {
+            let text = Chain(&error).to_string();
+            tracing::warn!(run = %delivery.report.run, error = text, "the code branch is not pushed yet");
+            let now = (context.clock)();
+            if !past(delivery.report.ended_at.unwrap_or(now), give_up_after, now) {
+                return Prepared::Answered(delivery.report.run.uid, Receipt::Waiting);
             }
-        },
+            entry::Push::withheld(Reason::PushRefused, None, format!("given up: {text}"))
+        }
     };
-    if push.branch.is_some() {
+    ready(&context, run, delivery, push)
+}
+
+/// A result that can be recorded, with what became of the agent's commits.
+pub(super) fn ready(
+    context: &Context,
+    run: Arc<HarnessRun>,
+    delivery: Delivery,
+    push: entry::Push,
+) -> Prepared {
+    if let Some(branch) = &push.branch {
         let decision = if push.pushed { Decision::Allowed } else { Decision::Denied };
-        let branch = push.branch.as_deref().unwrap_or_default();
-        context.audit(
-            Verb::Push,
-            &format!("branch {branch}"),
-            decision,
-            &format!("{}: {}", push.reason, push.message),
-        );
+        let said = format!("{}: {}", push.reason, push.message);
+        context.audit(Verb::Push, &format!("branch {branch}"), decision, &said);
     }
     Prepared::Ready(Box::new(Outgoing { run, delivery, push }))
 }
@@ -102,7 +115,7 @@ async fn push(
         Ok(location) => location,
         Err(error) => return refused(format!("spec.repository.url: {error}")),
     };
-    let timeout = std::time::Duration::from_mins(2);
+    let timeout = Duration::from_mins(2);
     let remote = crate::git::secret::remote(
         context.secrets.as_ref(),
         &namespace,

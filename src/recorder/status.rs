@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use super::{Error, write::Verdict};
 use crate::{
     kinds::{
-        ConfigRepository, HarnessRun, Phase, Reason, Typed,
+        ConfigRepository, HarnessRun, ObjectId, Phase, Reason, Typed,
         condition::{self, State, types},
         config_repository::ConfigRepositoryStatus,
         harness_run::{AgentSession, Changes, EgressSeen, HarnessRunStatus, ResultRef},
@@ -22,64 +22,111 @@ use crate::{
 /// How often another writer may be first.
 const ATTEMPTS: u32 = 16;
 
-/// Changes a status by read, change and guarded write, until nobody else came between. Nothing is written when nothing
-/// changes, or the object is gone, or another one of the same name. What was written: the status before and after.
+/// A status that stands.
+pub(super) struct Stands<S> {
+    /// What it was before; the same as after when nothing was written.
+    pub(super) before: S,
+    /// What it is.
+    pub(super) after: S,
+    /// The object's state with it.
+    pub(super) version: Option<String>,
+}
+
+/// Changes a status by change and guarded write, until nobody else came between. The first attempt is on the object at
+/// hand, unless that is known to be `behind`; it is read for the next ones. Nothing is written when nothing changes.
+/// `None`: the object is gone, or another one of the same name is there.
 async fn change<K, S>(
     store: &dyn Objects,
     object: &K,
-    read: impl Fn(&K) -> S,
-    change: impl Fn(&mut S),
-) -> Result<Option<(S, S)>, Error>
+    behind: bool,
+    change: impl Fn(&K) -> (S, S),
+) -> Result<Option<Stands<S>>, Error>
 where
     K: Typed,
-    S: serde::Serialize + Clone,
+    S: serde::Serialize,
 {
     let Some(id) = objects::id_of(K::KIND, object) else { return Ok(None) };
+    if !behind && let Some(stands) = attempt(store, &id, object, &change).await? {
+        return Ok(Some(stands));
+    }
     for _ in 0..ATTEMPTS {
-        let Some(current) = objects::get::<K>(store, &id.namespace, &id.name).await? else {
-            return Ok(None);
-        };
-        if current.uid() != object.uid() {
-            return Ok(None);
-        }
-        let Some(at) = At::of(&current) else { return Ok(None) };
-        let before = read(&current);
-        let mut after = before.clone();
-        change(&mut after);
-        let value = |status: &S| serde_json::to_value(status).expect("our statuses are JSON");
-        let Some(patch) = objects::merge_patch(&value(&before), &value(&after)) else { return Ok(None) };
-        match store.write_status(&id, &at, &patch, meta::RECORDER).await {
-            Err(objects::Error::Conflict { .. }) => {}
-            Err(objects::Error::NotFound(_)) => return Ok(None),
-            other => return other.map(|_| Some((before, after))).map_err(Error::from),
+        let current = objects::get::<K>(store, &id.namespace, &id.name).await?;
+        let Some(current) = current.filter(|current| current.uid() == object.uid()) else { return Ok(None) };
+        if let Some(stands) = attempt(store, &id, &current, &change).await? {
+            return Ok(Some(stands));
         }
     }
     Err(Error::Contended(ATTEMPTS))
 }
 
-/// Changes the status of a run.
+/// One attempt on this state of the object. `None`: it is in that state no more.
+async fn attempt<K, S>(
+    store: &dyn Objects,
+    id: &ObjectId,
+    current: &K,
+    change: impl Fn(&K) -> (S, S),
+) -> Result<Option<Stands<S>>, Error>
+where
+    K: Typed,
+    S: serde::Serialize,
+{
+    let Some(at) = At::of(current) else { return Ok(None) };
+    let (before, after) = change(current);
+    let value = |status: &S| serde_json::to_value(status).expect("our statuses are JSON");
+    let Some(patch) = objects::merge_patch(&value(&before), &value(&after)) else {
+        return Ok(Some(Stands { before, after, version: at.resource_version }));
+    };
+    match store.write_status(id, &at, &patch, meta::RECORDER).await {
+        Err(objects::Error::Conflict { .. } | objects::Error::NotFound(_)) => Ok(None),
+        written => Ok(Some(Stands { before, after, version: written?.resource_version() })),
+    }
+}
+
+/// Changes the status of a run; `behind`: a later state of it than this is known to be.
 pub(super) async fn of_run(
     store: &dyn Objects,
     run: &HarnessRun,
+    behind: bool,
     with: impl Fn(&mut HarnessRunStatus),
-) -> Result<Option<(HarnessRunStatus, HarnessRunStatus)>, Error> {
-    change(store, run, |run: &HarnessRun| run.status.clone().unwrap_or_default(), with).await
+) -> Result<Option<Stands<HarnessRunStatus>>, Error> {
+    let with = |run: &HarnessRun| {
+        let before = run.status.clone().unwrap_or_default();
+        let mut after = before.clone();
+        with(&mut after);
+        (before, after)
+    };
+    change(store, run, behind, with).await
 }
 
-/// Says what the ledger is, in its repository's status; what is written, if anything.
+/// Changes the status of a repository; `behind`: a later state of it than this is known to be.
+async fn of_config(
+    store: &dyn Objects,
+    repository: &ConfigRepository,
+    behind: bool,
+    with: impl Fn(&mut ConfigRepositoryStatus),
+) -> Result<Option<Stands<ConfigRepositoryStatus>>, Error> {
+    let with = |repository: &ConfigRepository| {
+        let before = repository.status.clone().unwrap_or_default();
+        let mut after = before.clone();
+        with(&mut after);
+        (before, after)
+    };
+    change(store, repository, behind, with).await
+}
+
+/// Says what the ledger is, in its repository's status.
 ///
 /// The tip comes with it when there is something else to say, or none was noted: `LedgerReady` has its last transition no
 /// later than the tip beside it, so that what was told of runs before that is behind the tip ([`super::memory`]).
 pub(super) async fn of_repository(
     store: &dyn Objects,
-    repository: &ConfigRepository,
+    (repository, behind): (&ConfigRepository, bool),
     tip: Option<&str>,
     (state, reason, message): (State, Reason, &str),
     now: Timestamp,
-) -> Result<Option<ConfigRepositoryStatus>, Error> {
+) -> Result<Option<Stands<ConfigRepositoryStatus>>, Error> {
     let generation = repository.metadata.generation;
-    let read = |repository: &ConfigRepository| repository.status.clone().unwrap_or_default();
-    let changed = change(store, repository, read, |status| {
+    let changed = of_config(store, repository, behind, |status| {
         let conditions = &mut status.conditions;
         let before = conditions.clone();
         let begins = status.ledger_tip.is_none() && tip.is_some();
@@ -92,17 +139,16 @@ pub(super) async fn of_repository(
             status.ledger_tip = Some(tip.to_owned());
         }
     });
-    Ok(changed.await?.map(|(_, after)| after))
+    changed.await
 }
 
 /// Notes the tip of the ledger, and nothing else.
 pub(super) async fn of_tip(
     store: &dyn Objects,
-    repository: &ConfigRepository,
+    (repository, behind): (&ConfigRepository, bool),
     tip: &str,
-) -> Result<(), Error> {
-    let read = |repository: &ConfigRepository| repository.status.clone().unwrap_or_default();
-    change(store, repository, read, |status| status.ledger_tip = Some(tip.to_owned())).await.map(drop)
+) -> Result<Option<Stands<ConfigRepositoryStatus>>, Error> {
+    of_config(store, repository, behind, |status| status.ledger_tip = Some(tip.to_owned())).await
 }
 
 /// What a step says of a run.

@@ -6,8 +6,10 @@ mod look;
 mod tell;
 mod told;
 
+pub(super) use told::Told;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -19,12 +21,12 @@ use tokio::{
 };
 
 use super::{
-    Context,
+    Context, Letter,
     branch::LedgerBranch,
+    code,
     entries::Subject,
     memory::Unnoted,
     prepare::{self, Outgoing, Prepared},
-    queue,
     settings::Settings,
     world::World,
 };
@@ -44,6 +46,8 @@ const BATCH: usize = 100;
 const BATCH_BYTES: u64 = 64 << 20;
 /// Code branches that are pushed at once.
 const PUSHES: usize = 4;
+/// Deliveries on the desk; more wait with whoever brought them.
+const HELD: usize = 1024;
 /// First wait after a failure; doubled each time, up to the repository's interval.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -56,7 +60,7 @@ pub(super) struct Desk {
     ledger: watch::Sender<Arc<ledger::State>>,
     interrupt: Arc<AtomicBool>,
     /// Deliveries that nobody has looked at.
-    new: Vec<Delivery>,
+    new: VecDeque<Delivery>,
     preparing: JoinSet<Prepared>,
     /// Results that are ready for the ledger.
     outgoing: BTreeMap<Uid, Outgoing>,
@@ -65,7 +69,7 @@ pub(super) struct Desk {
     book: Option<Open>,
     /// What the remote said when it refused our push; until it takes one, or nobody asks.
     refusal: Option<String>,
-    told: told::Told,
+    told: Told,
     /// What the store says to the repository's status, while it takes none.
     unsaid: Option<told::Refused>,
     unnoted: Unnoted,
@@ -86,7 +90,7 @@ struct Open {
 
 /// Something to write and what it is for.
 struct Job {
-    run: HarnessRun,
+    run: Arc<HarnessRun>,
     subject: Subject,
     /// `None`: a claim.
     result: Option<(Box<ResultEntry>, String)>,
@@ -125,13 +129,13 @@ impl Desk {
             own,
             ledger,
             interrupt,
-            new: Vec::new(),
+            new: VecDeque::new(),
             preparing: JoinSet::new(),
             outgoing: BTreeMap::new(),
             waiting: BTreeMap::new(),
             book: None,
             refusal: None,
-            told: told::Told::default(),
+            told: Told::default(),
             unsaid: None,
             unnoted: Unnoted::default(),
             last_flush: None,
@@ -152,13 +156,18 @@ impl Desk {
         others.into_iter().flatten().fold(next, Instant::min)
     }
 
+    /// True when another delivery may come.
+    pub(super) fn has_room(&self) -> bool {
+        self.new.len() + self.outgoing.len() < HELD
+    }
+
     /// Takes a delivery. The same one again waits for the same answer.
-    pub(super) fn take(&mut self, delivery: Delivery, reply: oneshot::Sender<Receipt>) {
+    pub(super) fn take(&mut self, Letter { delivery, reply }: Letter) {
         let waiting = self.waiting.entry(delivery.report.run.uid.clone()).or_default();
         let first = waiting.is_empty();
         waiting.push((reply, Instant::now()));
         if first && !self.outgoing.contains_key(&delivery.report.run.uid) {
-            self.new.push(delivery);
+            self.new.push_back(delivery);
         }
     }
 
@@ -202,7 +211,7 @@ impl Desk {
     pub(super) async fn turn(&mut self, world: &World) {
         self.told.begin(Instant::now().into_std());
         self.sort_mail(world).await;
-        let repository = world.repository(&self.own.0, &self.own.1).cloned();
+        let repository = world.repository(&self.own.0, &self.own.1);
         if let Some(repository) = &repository {
             if self.context.holder.is_none() {
                 self.holder = repository.metadata.uid.clone().unwrap_or_default();
@@ -226,12 +235,14 @@ impl Desk {
         }
     }
 
-    /// Starts to prepare deliveries, a few at a time.
+    /// Looks at deliveries. Those with commits to push are pushed, a few at a time; the others are ready.
     async fn sort_mail(&mut self, world: &World) {
-        while self.preparing.len() < PUSHES && !self.new.is_empty() {
-            let delivery = self.new.remove(0);
+        let give_up = self.give_up_after();
+        while self.preparing.len() < PUSHES
+            && let Some(delivery) = self.new.pop_front()
+        {
             let uid = delivery.report.run.uid.clone();
-            let run = match prepare::current(&self.context, &delivery, self.give_up_after()).await {
+            let run = match prepare::current(&self.context, world, &self.told, &delivery, give_up).await {
                 Ok(Ok(run)) => run,
                 Ok(Err(receipt)) => {
                     if receipt == Receipt::Recorded {
@@ -246,10 +257,13 @@ impl Desk {
                     continue;
                 }
             };
-            let give_up = self.give_up_after();
             let (context, interrupt) = (self.context.clone(), self.interrupt.clone());
-            let session = world.session(&run).cloned();
-            self.preparing.spawn(prepare::prepare(context, run, session, delivery, give_up, interrupt));
+            match code::wanted(&run, world.session(&run).as_deref(), &delivery) {
+                Err(push) => self.lay_out(prepare::ready(&context, run, delivery, push)),
+                Ok(wanted) => {
+                    self.preparing.spawn(prepare::pushed(context, run, wanted, delivery, give_up, interrupt));
+                }
+            }
         }
     }
 

@@ -1,132 +1,117 @@
-//! What the recorder sees of the store: runs, sessions and repositories, kept by watching.
+//! What the recorder sees of the store: runs, sessions and repositories, from the caches of the process.
+//!
+//! The caches are filled by a task of their own, while a turn waits for a remote or for the store. So a turn may see an
+//! object in two states; each thing that is done guards itself: a commit by the ledger's tip, a status by its version.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{
     StreamExt,
     stream::{BoxStream, select_all},
 };
-use kube::{ResourceExt, runtime::watcher::Event};
+use jiff::Timestamp;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
+use super::queue::{self, Need};
 use crate::{
-    kinds::{ConfigRepository, HarnessRun, Session, Typed},
+    cache::Caches,
+    kinds::{ConfigRepository, HarnessRun, Session},
     names::{Namespace, ObjectName},
-    ports::objects::{self, Objects},
     resolve::record::{Record, record_of},
 };
 
-/// Something that a watch said.
+/// Something that was created, changed or deleted.
 #[derive(Debug)]
-pub(super) enum Seen {
-    Run(Box<Event<HarnessRun>>),
-    Session(Box<Event<Session>>),
-    Repository(Box<Event<ConfigRepository>>),
+pub(super) enum Touched {
+    Run(ObjectRef<HarnessRun>),
+    /// A session or a repository.
+    Other,
 }
 
-/// Watches all three, in one namespace or all. An interrupted watch begins anew by itself.
-pub(super) fn watch(store: &dyn Objects, scope: Option<&Namespace>) -> BoxStream<'static, Seen> {
-    fn one<K: Typed>(
-        store: &dyn Objects,
-        scope: Option<&Namespace>,
-        wrap: fn(Box<Event<K>>) -> Seen,
-    ) -> BoxStream<'static, Seen> {
-        let events = objects::watch::<K>(store, scope.cloned()).filter_map(move |event| {
-            if let Err(error) = &event {
-                tracing::warn!(error = error as &dyn std::error::Error, "a watch was interrupted");
-            }
-            std::future::ready(event.ok().map(|event| wrap(Box::new(event))))
-        });
-        events.boxed()
-    }
+/// All that is there, and then what is touched.
+pub(super) fn touched(caches: &Caches) -> BoxStream<'static, Touched> {
     select_all([
-        one::<HarnessRun>(store, scope, Seen::Run),
-        one::<Session>(store, scope, Seen::Session),
-        one::<ConfigRepository>(store, scope, Seen::Repository),
+        caches.runs.touched().map(Touched::Run).boxed(),
+        caches.sessions.touched().map(|_| Touched::Other).boxed(),
+        caches.repositories.touched().map(|_| Touched::Other).boxed(),
     ])
     .boxed()
 }
 
-/// The objects of one kind, by namespace and name.
-#[derive(Debug)]
-struct Table<K> {
-    objects: BTreeMap<(String, String), K>,
-    complete: bool,
-}
-
-impl<K> Default for Table<K> {
-    fn default() -> Self {
-        Self { objects: BTreeMap::new(), complete: false }
-    }
-}
-
-impl<K: Typed> Table<K> {
-    fn take(&mut self, event: Event<K>) {
-        match event {
-            Event::Init => *self = Self::default(),
-            Event::InitApply(object) | Event::Apply(object) => {
-                self.objects.insert(key(&object), object);
-            }
-            Event::Delete(object) => {
-                self.objects.remove(&key(&object));
-            }
-            Event::InitDone => self.complete = true,
-        }
-    }
-}
-
-fn key(object: &impl ResourceExt) -> (String, String) {
-    (object.namespace().unwrap_or_default(), object.name_any())
-}
-
 /// All that the recorder sees.
-#[derive(Debug, Default)]
 pub(super) struct World {
-    runs: Table<HarnessRun>,
-    sessions: Table<Session>,
-    repositories: Table<ConfigRepository>,
+    caches: Caches,
+    /// Runs to look at in each turn, by namespace and name: most have ended long ago and are none of these.
+    open: BTreeSet<(String, String)>,
 }
 
 impl World {
-    /// Takes in what a watch said.
-    pub(super) fn take(&mut self, seen: Seen) {
-        match seen {
-            Seen::Run(event) => self.runs.take(*event),
-            Seen::Session(event) => self.sessions.take(*event),
-            Seen::Repository(event) => self.repositories.take(*event),
+    /// Sees through these caches, which are complete. No run is open before it was touched.
+    pub(super) fn new(caches: Caches) -> Self {
+        Self { caches, open: BTreeSet::new() }
+    }
+
+    /// Looks at what was touched.
+    pub(super) fn take(&mut self, touched: Touched) {
+        let Touched::Run(reference) = touched else { return };
+        let key = (reference.namespace.unwrap_or_default(), reference.name);
+        if self.caches.runs.get(&key.0, &key.1).is_some_and(|run| is_open(&run)) {
+            self.open.insert(key);
+        } else {
+            self.open.remove(&key);
         }
     }
 
-    /// True when each watch has shown everything once: before that, "there is none" means nothing.
-    pub(super) fn is_complete(&self) -> bool {
-        self.runs.complete && self.sessions.complete && self.repositories.complete
+    /// The runs that need something, by their status, and those that are being deleted.
+    pub(super) fn open(&self) -> impl Iterator<Item = Arc<HarnessRun>> {
+        self.open.iter().filter_map(|(namespace, name)| self.caches.runs.get(namespace, name))
     }
 
     /// All runs.
-    pub(super) fn runs(&self) -> impl Iterator<Item = &HarnessRun> {
-        self.runs.objects.values()
+    pub(super) fn runs(&self) -> Vec<Arc<HarnessRun>> {
+        self.caches.runs.all()
+    }
+
+    /// A run.
+    pub(super) fn run(&self, namespace: &Namespace, name: &ObjectName) -> Option<Arc<HarnessRun>> {
+        self.caches.runs.get(namespace.as_str(), name.as_str())
     }
 
     /// The session of a run.
-    pub(super) fn session(&self, run: &HarnessRun) -> Option<&Session> {
-        let name = run.spec.session_ref.as_ref()?.name.clone();
-        self.sessions.objects.get(&(run.namespace().unwrap_or_default(), name))
+    pub(super) fn session(&self, run: &HarnessRun) -> Option<Arc<Session>> {
+        let name = &run.spec.session_ref.as_ref()?.name;
+        self.caches.sessions.get(run.metadata.namespace.as_deref().unwrap_or_default(), name)
     }
 
     /// A repository.
-    pub(super) fn repository(&self, namespace: &Namespace, name: &ObjectName) -> Option<&ConfigRepository> {
-        self.repositories.objects.get(&(namespace.to_string(), name.to_string()))
+    pub(super) fn repository(
+        &self,
+        namespace: &Namespace,
+        name: &ObjectName,
+    ) -> Option<Arc<ConfigRepository>> {
+        self.caches.repositories.get(namespace.as_str(), name.as_str())
     }
 
     /// Where a run is recorded, from the point of view of the recorder of `own`.
     pub(super) fn side(&self, run: &HarnessRun, own: &(Namespace, ObjectName)) -> Side {
-        let repositories: Vec<&ConfigRepository> = self.repositories.objects.values().collect();
-        match record_of(run, self.session(run), &repositories) {
-            Record::In(r) if key(r) == (own.0.to_string(), own.1.to_string()) => Side::Ours,
-            Record::In(_) => Side::Theirs,
+        let repositories = self.caches.repositories.all();
+        let repositories: Vec<&ConfigRepository> = repositories.iter().map(Arc::as_ref).collect();
+        match record_of(run, self.session(run).as_deref(), &repositories) {
+            Record::In(repository) => {
+                let is_own = repository.name_any() == own.1.as_str()
+                    && repository.metadata.namespace.as_deref() == Some(own.0.as_str());
+                if is_own { Side::Ours } else { Side::Theirs }
+            }
             Record::Gone(name) => Side::Gone(name),
             Record::Nowhere => Side::Nowhere,
         }
     }
+}
+
+/// Whether a need is none does not depend on the time: only which one it is.
+fn is_open(run: &HarnessRun) -> bool {
+    run.metadata.deletion_timestamp.is_some()
+        || queue::need(run, Duration::ZERO, Timestamp::UNIX_EPOCH) != Need::Nothing
 }
 
 /// Who records a run.

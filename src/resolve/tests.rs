@@ -18,12 +18,17 @@ fn run(spec: Value) -> HarnessRun {
 
 fn world(agent: Value, session: Option<Value>) -> World {
     let mut world = World::default();
-    let object = |kind: &str, spec: Value| json!({"apiVersion": "ostler.dev/v1alpha1", "kind": kind, "metadata": {"name": "x", "uid": "s-1"}, "spec": spec});
-    world.agents.insert("default".into(), serde_json::from_value(object("Agent", agent)).unwrap());
+    world.agents.insert("default".into(), object("Agent", agent));
     if let Some(session) = session {
-        world.sessions.insert("pay".into(), serde_json::from_value(object("Session", session)).unwrap());
+        world.sessions.insert("pay".into(), object("Session", session));
     }
     world
+}
+
+fn object<K: serde::de::DeserializeOwned>(kind: &str, spec: Value) -> Arc<K> {
+    let object = json!({"apiVersion": "ostler.dev/v1alpha1", "kind": kind,
+        "metadata": {"name": "x", "uid": "s-1"}, "spec": spec});
+    Arc::new(serde_json::from_value(object).unwrap())
 }
 
 fn shell() -> Value {
@@ -191,11 +196,11 @@ fn elsewhere_a_rule_binds_what_comes_of_its_own_files() {
     assert_eq!(under(&spec, |run, _| run.metadata.annotations = from("team"), &[&away]), Ok(()));
     assert_eq!(under(&spec, |run, _| run.metadata.annotations = from("far"), &[&away]), refused);
     let session = |_: &mut HarnessRun, world: &mut World| {
-        world.sessions.get_mut("pay").unwrap().metadata.annotations = from("far");
+        Arc::get_mut(world.sessions.get_mut("pay").unwrap()).unwrap().metadata.annotations = from("far");
     };
     assert_eq!(under(&spec, session, &[&away]), refused);
     let agent = |_: &mut HarnessRun, world: &mut World| {
-        world.agents.get_mut("default").unwrap().metadata.annotations = from("far");
+        Arc::get_mut(world.agents.get_mut("default").unwrap()).unwrap().metadata.annotations = from("far");
     };
     assert_eq!(under(&spec, agent, &[&away]), refused);
 }

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{Poll, Waker},
 };
 
 use async_trait::async_trait;
@@ -41,6 +41,8 @@ struct Plan {
     merge_every: u64,
     calls: BTreeMap<&'static str, u64>,
     written: u64,
+    /// Kinds whose changes no watch tells, and who waits for them.
+    held: BTreeMap<Kind, Vec<Waker>>,
     /// What reads see while they are stale.
     past: BTreeMap<ObjectId, Option<Object>>,
 }
@@ -87,6 +89,17 @@ impl Faulty {
     /// Swallows a change when the next one is of the same object and waits already, at every n-th.
     pub(crate) fn merge_changes(&self, every: u64) {
         self.plan().merge_every = every;
+    }
+
+    /// From now on no watch tells of a change of this kind; what is there when a watch begins is told.
+    pub(crate) fn hold_changes(&self, kind: Kind) {
+        self.plan().held.insert(kind, Vec::new());
+    }
+
+    /// Tells of all that was held.
+    pub(crate) fn let_go(&self, kind: Kind) {
+        let held = self.plan().held.remove(&kind);
+        held.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// How often each verb was called.
@@ -145,6 +158,12 @@ impl Objects for Faulty {
         let mut events = self.inner.watch(kind, namespace).peekable();
         let faulty = futures::stream::poll_fn(move |context| {
             loop {
+                let next = std::pin::Pin::new(&mut events).poll_peek(context);
+                let changes = matches!(next, Poll::Ready(Some(Ok(Event::Apply(_) | Event::Delete(_)))));
+                if changes && let Some(waiting) = plan.lock().unwrap().held.get_mut(&kind) {
+                    waiting.push(context.waker().clone());
+                    return Poll::Pending;
+                }
                 let event = match events.poll_next_unpin(context) {
                     Poll::Ready(Some(event)) => event,
                     other => return other,

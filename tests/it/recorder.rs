@@ -3,6 +3,7 @@
 mod claims;
 mod faults;
 mod https;
+mod many;
 mod results;
 mod stage;
 mod verify;

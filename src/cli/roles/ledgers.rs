@@ -11,7 +11,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api,
-    cache::Caches,
     kinds::ConfigRepository,
     ledger,
     names::{Namespace, ObjectName},
@@ -23,15 +22,14 @@ use crate::{
 /// The recorders of this process.
 pub(in crate::cli) struct Ledgers {
     context: Arc<Context>,
-    caches: Caches,
     stop: CancellationToken,
     tasks: TaskTracker,
     handles: Mutex<BTreeMap<(Namespace, ObjectName), Handle>>,
 }
 
 impl Ledgers {
-    pub(in crate::cli) fn new(context: Arc<Context>, caches: Caches, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { context, caches, stop, tasks: TaskTracker::new(), handles: Mutex::default() })
+    pub(in crate::cli) fn new(context: Arc<Context>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { context, stop, tasks: TaskTracker::new(), handles: Mutex::default() })
     }
 
     /// What the ledger of a repository says; its recorder starts now if there is none yet.
@@ -57,12 +55,12 @@ impl Ledgers {
     /// Hands a result to the recorder of its run. A run that nobody records is answered for by any recorder.
     async fn deliver(&self, delivery: Delivery) -> Receipt {
         let key = &delivery.report.run;
-        let Some(run) = self.caches.runs.get(key.namespace.as_str(), key.name.as_str()) else {
+        let Some(run) = self.context.caches.runs.get(key.namespace.as_str(), key.name.as_str()) else {
             return Receipt::OtherRun;
         };
         let session = run.spec.session_ref.as_ref();
-        let session = session.and_then(|r| self.caches.sessions.get(key.namespace.as_str(), &r.name));
-        let repositories = self.caches.repositories.all();
+        let session = session.and_then(|r| self.context.caches.sessions.get(key.namespace.as_str(), &r.name));
+        let repositories = self.context.caches.repositories.all();
         let all: Vec<&ConfigRepository> = repositories.iter().map(Arc::as_ref).collect();
         let repository = match record_of(&run, session.as_deref(), &all) {
             Record::In(repository) => Some(repository),

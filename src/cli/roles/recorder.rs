@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
-use futures::{FutureExt, future::BoxFuture};
 use kube::ResourceExt;
 use tokio::task::JoinSet;
 
@@ -17,13 +16,12 @@ use crate::{
     api,
     cache::Caches,
     git::sign::SigningKey,
-    kinds::{HarnessRun, Kind},
-    kubernetes::access::KubeAccess,
-    names::{Namespace, Uid},
-    ports::{
-        objects::{self, Store, id_of},
-        workloads::RunKey,
+    kinds::{HarnessRun, Kind, Phase},
+    kubernetes::{
+        access::{BoundPod, KubeAccess, PlaceOf},
+        workloads::pod_name,
     },
+    ports::{objects::id_of, workloads::RunKey},
     recorder,
 };
 
@@ -73,13 +71,13 @@ pub async fn run(args: RecorderArgs) -> Result<ExitCode, Error> {
         secrets: ground.secrets.clone(),
         key: Arc::new(key),
         holder: None,
-        scope: ground.scope.clone(),
+        caches: ground.caches.clone(),
         folder: args.leader.state.clone(),
         clock: clock(),
         audit: ground.audit.clone(),
         metrics: ground.metrics.clone(),
     };
-    let ledgers = Ledgers::new(Arc::new(context), ground.caches.clone(), ground.stop.clone());
+    let ledgers = Ledgers::new(Arc::new(context), ground.stop.clone());
     let address = match intake(&args, &ground, &ledgers, &mut tasks).await {
         Ok(address) => address,
         Err(error) => return ground.cannot_begin(Err(error)).await,
@@ -110,9 +108,8 @@ async fn intake(
     ledgers: &Arc<Ledgers>,
     tasks: &mut JoinSet<()>,
 ) -> Result<SocketAddr, Error> {
-    let (caches, store) = (ground.caches.clone(), ground.store.clone());
-    let access = KubeAccess::new(ground.client.clone())
-        .with_runs(Arc::new(move |namespace, pod| run_of(caches.clone(), store.clone(), namespace, pod)));
+    let caches = ground.caches.clone();
+    let access = KubeAccess::new(ground.client.clone()).with_runs(Arc::new(move |pod| run_of(&caches, pod)));
     let spool = args.leader.state.join("spool");
     let (audit, metrics) = (ground.audit.clone(), ground.metrics.clone());
     let intake = api::Intake::new(Arc::new(access), ledgers.deliver_to(), spool, audit, metrics, clock());
@@ -121,28 +118,29 @@ async fn intake(
     serve::tls(args.listen, files, router, &ground.stop, tasks).await
 }
 
-/// The run whose status says that this pod is its place. The cache may be behind the controller, so a pod that it does
-/// not know is looked for in the store.
-fn run_of(
-    caches: Caches,
-    store: Store,
-    namespace: Namespace,
-    pod: Uid,
-) -> BoxFuture<'static, Result<Option<RunKey>, objects::Error>> {
-    async move {
-        let cached = caches.runs.within(namespace.as_str());
-        if let Some(known) = cached.iter().find_map(|run| placed(run, &pod)) {
-            return Ok(Some(known));
-        }
-        let stored = store.list(Kind::HarnessRun, Some(&namespace)).await?;
-        let mut runs = stored.into_iter().filter_map(|run| objects::typed::<HarnessRun>(run).ok());
-        Ok(runs.find_map(|run| placed(&run, &pod)))
+/// The run whose status says that this pod is its place. Nothing is asked of the store, however many hand in at once.
+///
+/// A pod that waits for nothing may be done before the controller has told of it, or before we have heard: it has the name
+/// that the place of its run will have.
+fn run_of(caches: &Caches, pod: &BoundPod) -> PlaceOf {
+    let runs = caches.runs.within(pod.namespace.as_str());
+    if let Some(run) = runs.iter().find(|run| is_place(run, pod)).and_then(|run| key(run)) {
+        return PlaceOf::Run(run);
     }
-    .boxed()
+    let waits = |run: &HarnessRun| {
+        let status = run.status.as_ref();
+        status.is_some_and(|s| s.place.is_none() && !s.phase.is_some_and(Phase::is_terminal))
+    };
+    let mut waiting = runs.iter().filter(|run| waits(run)).filter_map(|run| key(run));
+    if waiting.any(|run| pod_name(&run) == pod.name) { PlaceOf::NotYet } else { PlaceOf::Nobody }
 }
 
-fn placed(run: &HarnessRun, pod: &Uid) -> Option<RunKey> {
-    run.status.as_ref()?.place.as_ref().filter(|place| place.uid == pod.as_str())?;
+fn is_place(run: &HarnessRun, pod: &BoundPod) -> bool {
+    let place = run.status.as_ref().and_then(|status| status.place.as_ref());
+    place.is_some_and(|place| place.uid == pod.uid.as_str())
+}
+
+fn key(run: &HarnessRun) -> Option<RunKey> {
     let id = id_of(Kind::HarnessRun, run)?;
     Some(RunKey { namespace: id.namespace, name: id.name, uid: run.uid()?.parse().ok()? })
 }

@@ -215,13 +215,13 @@ fn ledgers(args: &UpArgs, state: &StateFolder, shared: &Shared) -> Result<Arc<Le
         secrets: shared.secrets.clone(),
         key: Arc::new(key::signing(args.signing_key.as_deref())?),
         holder: Some(state.holder().to_string()),
-        scope: shared.scope.clone(),
+        caches: shared.caches.clone(),
         folder: shared.layout.mirrors(),
         clock: clock(),
         audit: shared.audit.clone(),
         metrics: shared.metrics.clone(),
     };
-    Ok(Ledgers::new(Arc::new(context), shared.caches.clone(), shared.stop.clone()))
+    Ok(Ledgers::new(Arc::new(context), shared.stop.clone()))
 }
 
 /// Takes results in, on a socket that only this user may reach.

@@ -1,6 +1,6 @@
 //! Everything that a decision needs, from caches and the place.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::ResourceExt;
 
@@ -52,7 +52,7 @@ fn is_missed(run: &HarnessRun) -> bool {
 /// Puts together what a decision needs. Reads caches only.
 pub(super) fn observe<'a>(run: &'a HarnessRun, place: Option<Place>, context: &Context) -> Observed<'a> {
     let world = world(run, context);
-    let session = run.spec.session_ref.as_ref().and_then(|r| world.sessions.get(&r.name));
+    let session = run.spec.session_ref.as_ref().and_then(|r| world.sessions.get(&r.name)).map(Arc::as_ref);
     let repositories = context.caches.repositories.all();
     let repositories: Vec<&ConfigRepository> = repositories.iter().map(Arc::as_ref).collect();
     let record = record_of(run, session, &repositories);
@@ -63,11 +63,14 @@ pub(super) fn observe<'a>(run: &'a HarnessRun, place: Option<Place>, context: &C
     let unasked =
         run.status.as_ref().is_none_or(|s| s.claim.is_none() && s.phase.is_none_or(|p| !p.is_terminal()));
     let ready = resolved.is_ok() && suspended.is_none() && !matches!(ledger, Ledger::Held { .. });
-    let turn = if unasked && ready && run.spec.stop != Some(true) && run.metadata.deletion_timestamp.is_none()
-    {
-        context.turns.ask(run, session, &context.caches.runs.within(&run.namespace().unwrap_or_default()))
-    } else {
-        Turn::Now
+    let wanted = unasked && ready && run.spec.stop != Some(true) && run.metadata.deletion_timestamp.is_none();
+    let turn = match session {
+        Some(session) if wanted => {
+            let namespace = run.namespace().unwrap_or_default();
+            let of_session = context.caches.runs.of_session(&namespace, &session.name_any());
+            context.turns.ask(run, session, &of_session)
+        }
+        _ => Turn::Now,
     };
     Observed {
         run,
@@ -98,33 +101,22 @@ fn world(run: &HarnessRun, context: &Context) -> World {
         if run.spec.start_from == Some(StartFrom::PreviousRun) {
             world.previous_branch = previous_branch(run, &session, context);
         }
-        world.sessions.insert(name.to_owned(), session.as_ref().clone());
+        world.sessions.insert(name.to_owned(), session);
     }
-    let named = |object: &str| object.to_owned();
-    world.agents =
-        caches.agents.within(&namespace).iter().map(|a| (named(&a.name_any()), a.as_ref().clone())).collect();
-    world.policies = caches
-        .policies
-        .within(&namespace)
-        .iter()
-        .map(|p| (named(&p.name_any()), p.as_ref().clone()))
-        .collect();
-    world.config_maps = caches
-        .config_maps
-        .within(&namespace)
-        .iter()
-        .map(|m| (named(&m.name_any()), m.as_ref().clone()))
-        .collect();
+    world.agents = by_name(caches.agents.within(&namespace));
+    world.policies = by_name(caches.policies.within(&namespace));
+    world.config_maps = by_name(caches.config_maps.within(&namespace));
     world
+}
+
+fn by_name<K: ResourceExt>(objects: Vec<Arc<K>>) -> BTreeMap<String, Arc<K>> {
+    objects.into_iter().map(|object| (object.name_any(), object)).collect()
 }
 
 /// The code branch of the session's run that ended last and pushed one.
 fn previous_branch(run: &HarnessRun, session: &Session, context: &Context) -> Option<String> {
-    let runs = context.caches.runs.within(&run.namespace().unwrap_or_default());
-    let finished = runs.iter().filter(|other| {
-        other.uid() != run.uid()
-            && other.spec.session_ref.as_ref().is_some_and(|r| r.name == session.name_any())
-    });
+    let runs = context.caches.runs.of_session(&run.namespace().unwrap_or_default(), &session.name_any());
+    let finished = runs.iter().filter(|other| other.metadata.uid != run.metadata.uid);
     let pushed = finished.filter_map(|other| {
         let status = other.status.as_ref()?;
         let ended = status.completion_time.as_ref()?.0;

@@ -5,12 +5,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::step::Turn;
 use crate::kinds::{HarnessRun, Phase, Reason, Session};
 
-/// Turns that were given and are not in the cache yet: by run UID, the session's name.
+/// Turns that were given and are not in the cache yet: by run UID, the session's.
 ///
 /// Only the elected controller gives turns, so memory is enough; after a restart the cache is complete before the first
 /// decision.
@@ -18,46 +19,51 @@ use crate::kinds::{HarnessRun, Phase, Reason, Session};
 pub(in crate::controllers) struct Turns(Mutex<BTreeMap<String, String>>);
 
 impl Turns {
-    /// Decides whether it is the run's turn, and remembers a yes.
+    /// Decides whether it is the run's turn among all runs of its session, and remembers a yes.
+    ///
+    /// What it says of one that waits does not change while others come and go: it would be a write for each of them.
     pub(super) fn ask(
         &self,
         run: &HarnessRun,
-        session: Option<&Session>,
-        others: &[impl AsRef<HarnessRun>],
+        session: &Session,
+        of_session: &[impl AsRef<HarnessRun>],
     ) -> Turn {
-        let Some(session) = session else { return Turn::Now };
-        let slots = session.spec.max_concurrent_runs.unwrap_or(1) as usize;
-        let name = session.name_any();
+        let slots = slots(session);
         let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_session = |other: &&HarnessRun| {
-            other.uid() != run.uid() && other.spec.session_ref.as_ref().is_some_and(|r| r.name == name)
-        };
-        let others: Vec<&HarnessRun> = others.iter().map(AsRef::as_ref).filter(of_session).collect();
-        for seen in others.iter().filter(|other| asked(other)).filter_map(|other| other.uid()) {
-            given.remove(&seen);
+        let others = of_session.iter().map(AsRef::as_ref).filter(|other| uid(other) != uid(run));
+        let (mut shown, mut taken, mut earlier) = (BTreeMap::new(), 0, 0);
+        for other in others {
+            let is_given = given.contains_key(uid(other)) && !asked(other);
+            shown.insert(uid(other), is_given);
+            taken += usize::from(is_given || holds(other));
+            earlier += usize::from(!is_given && waits(other) && age(other) < age(run));
         }
-        given.retain(|uid, _| {
-            Some(uid) == run.uid().as_ref() || others.iter().any(|o| o.uid().as_ref() == Some(uid))
+        let session_uid = session.metadata.uid.as_deref().unwrap_or_default();
+        given.retain(|of, session| {
+            session != session_uid || of == uid(run) || shown.get(of.as_str()).is_some_and(|still| *still)
         });
-        let taken: Vec<String> = others
-            .iter()
-            .filter(|o| holds(o) || o.uid().is_some_and(|uid| given.get(&uid) == Some(&name)))
-            .map(|o| o.name_any())
-            .collect();
-        let earlier = others.iter().filter(|other| waits(other) && older(other, run)).count();
-        if taken.len() + earlier < slots {
-            given.insert(run.uid().unwrap_or_default(), name);
+        if taken + earlier < slots {
+            given.insert(uid(run).to_owned(), session_uid.to_owned());
             return Turn::Now;
         }
-        Turn::Wait(match taken.first() {
-            Some(first) => format!("session {name} runs {} of {slots}: {first}", taken.len()),
-            None => format!("older runs of session {name} go first"),
-        })
+        let name = session.name_any();
+        Turn::Wait(format!(
+            "session {name} runs {slots} at a time (spec.maxConcurrentRuns), the oldest first"
+        ))
     }
 }
 
+/// How many runs of a session may be at work at once.
+pub(super) fn slots(session: &Session) -> usize {
+    session.spec.max_concurrent_runs.unwrap_or(1) as usize
+}
+
+fn uid(run: &HarnessRun) -> &str {
+    run.metadata.uid.as_deref().unwrap_or_default()
+}
+
 /// True while the run takes one of its session's slots.
-fn holds(run: &HarnessRun) -> bool {
+pub(super) fn holds(run: &HarnessRun) -> bool {
     asked(run) && !run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal)
 }
 
@@ -72,15 +78,16 @@ pub(super) fn waits(run: &HarnessRun) -> bool {
         .is_some_and(|s| s.phase == Some(Phase::Queued) && s.reason == Some(Reason::SessionBusy))
 }
 
-fn older(a: &HarnessRun, b: &HarnessRun) -> bool {
-    let key = |run: &HarnessRun| (run.creation_timestamp().map(|t| t.0), run.name_any());
-    key(a) < key(b)
+/// What orders runs: the oldest first, and by name those of one second.
+pub(super) fn age(run: &HarnessRun) -> (Option<Timestamp>, String) {
+    (run.creation_timestamp().map(|created| created.0), run.name_any())
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use kube::api::ObjectMeta;
     use serde_json::json;
 
     use super::*;
@@ -99,6 +106,7 @@ mod tests {
 
     fn session(slots: u32) -> Session {
         let mut session = Session::new("s", crate::kinds::session::SessionSpec::default());
+        session.metadata.uid = Some("uid-s".to_owned());
         session.spec.max_concurrent_runs = Some(slots);
         session
     }
@@ -116,24 +124,33 @@ mod tests {
         let turns = Turns::default();
         let (a, b, c) = (run("a", running()), run("b", busy()), run("c", busy()));
         let all = [a, b.clone(), c.clone()];
-        assert!(matches!(turns.ask(&b, Some(&session(1)), &all), Turn::Wait(_)));
-        assert_eq!(turns.ask(&b, Some(&session(2)), &all), Turn::Now);
+        assert!(matches!(turns.ask(&b, &session(1), &all), Turn::Wait(_)));
+        assert_eq!(turns.ask(&b, &session(2), &all), Turn::Now);
         let ended = run("a", json!({"phase": "Failed", "claim": {"requestedAt": "2026-01-01T00:00:00Z"}}));
         let all = [ended, b.clone(), c.clone()];
         let turns = Turns::default();
-        assert!(matches!(turns.ask(&c, Some(&session(1)), &all), Turn::Wait(_)), "b is older");
-        assert_eq!(turns.ask(&b, Some(&session(1)), &all), Turn::Now);
+        assert!(matches!(turns.ask(&c, &session(1), &all), Turn::Wait(_)), "b is older");
+        assert_eq!(turns.ask(&b, &session(1), &all), Turn::Now);
     }
 
     #[test]
     fn a_turn_that_the_cache_does_not_show_yet_counts() {
         let turns = Turns::default();
-        let (a, b) = (run("a", json!({})), run("b", json!({})));
+        let (a, b, c) = (run("a", json!({})), run("b", json!({})), run("c", json!({})));
         let all = [a.clone(), b.clone()];
-        assert_eq!(turns.ask(&a, Some(&session(1)), &all), Turn::Now);
-        assert!(matches!(turns.ask(&b, Some(&session(1)), &all), Turn::Wait(_)));
-        assert_eq!(turns.ask(&a, Some(&session(1)), &all), Turn::Now, "asking again keeps it");
+        assert_eq!(turns.ask(&a, &session(1), &all), Turn::Now);
+        assert!(matches!(turns.ask(&b, &session(1), &all), Turn::Wait(_)));
+        assert_eq!(turns.ask(&a, &session(1), &all), Turn::Now, "asking again keeps it");
+        let elsewhere = Session {
+            metadata: ObjectMeta { uid: Some("uid-t".to_owned()), ..session(1).metadata },
+            ..session(1)
+        };
+        assert_eq!(turns.ask(&c, &elsewhere, std::slice::from_ref(&c)), Turn::Now);
+        assert!(
+            matches!(turns.ask(&b, &session(1), &all), Turn::Wait(_)),
+            "another session's turn changes nothing"
+        );
         let gone = [b.clone()];
-        assert_eq!(turns.ask(&b, Some(&session(1)), &gone), Turn::Now, "a deleted run gives its turn back");
+        assert_eq!(turns.ask(&b, &session(1), &gone), Turn::Now, "a deleted run gives its turn back");
     }
 }

@@ -27,9 +27,9 @@ const PAUSE_MS: u64 = 50;
 /// The port of the kubelet, where a node that can be reached answers.
 const KUBELET: u16 = 10250;
 /// The first pause between two rounds; it doubles. Each round may add one or two to what the canary counts.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest: a policy that comes late holds up an agent by no more than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a round saw.
 struct Round {

@@ -157,3 +157,43 @@ async fn an_api_server_that_does_not_decide_is_no_refusal_and_no_error_holds_the
         assert!(matches!(error, Error::Unavailable(_)), "{answer}: {error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_pod_that_is_about_to_be_a_place_is_told_to_ask_again() {
+    let extra = json!({(POD_NAME): ["fix-1"], (POD_UID): ["p-1"]});
+    let user = json!({"username": "system:serviceaccount:team:default", "extra": extra});
+    let answer = |user: &Value| json!({"status": {"authenticated": true, "user": user, "audiences": ["ostler-result"]}});
+    let delivers = async |user: &Value, place: PlaceOf| {
+        let seen = Arc::new(Mutex::new(None));
+        let heard = Arc::clone(&seen);
+        let runs: RunOfPod = Arc::new(move |pod| {
+            *heard.lock().unwrap() = Some(pod.clone());
+            place.clone()
+        });
+        let access = answering(201, answer(user)).0.with_runs(runs);
+        let who = access.authenticate(&SecretString::from("t"), Audience::Result).await;
+        (who, seen.lock().unwrap().take())
+    };
+    let (namespace, name, uid): (Namespace, ObjectName, Uid) =
+        ("team".parse().unwrap(), "fix".parse().unwrap(), "u-1".parse().unwrap());
+    let run = RunKey { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() };
+    let (who, pod) = delivers(&user, PlaceOf::Run(run)).await;
+    assert_eq!(who.unwrap(), Identity::Run { namespace: namespace.clone(), name, uid });
+    let bound = BoundPod { namespace, name: "fix-1".to_owned(), uid: "p-1".parse().unwrap() };
+    assert_eq!(pod, Some(bound));
+    let (not_yet, _) = delivers(&user, PlaceOf::NotYet).await;
+    assert!(matches!(not_yet, Err(Error::Unavailable(_))), "{not_yet:?}");
+    let (nobody, _) = delivers(&user, PlaceOf::Nobody).await;
+    assert!(matches!(nobody, Err(Error::Unauthenticated)), "{nobody:?}");
+    for (field, value) in [
+        ("extra", json!({(POD_UID): ["p-1"]})),
+        ("extra", json!({(POD_NAME): ["fix-1"]})),
+        ("extra", json!({(POD_NAME): ["fix-1"], (POD_UID): ["p-1", "p-2"]})),
+        ("username", json!("ada")),
+    ] {
+        let mut other = user.clone();
+        other[field] = value;
+        let (who, asked) = delivers(&other, PlaceOf::NotYet).await;
+        assert!(matches!(who, Err(Error::Unauthenticated)) && asked.is_none(), "{other}: {who:?}");
+    }
+}

@@ -55,7 +55,8 @@ const MAX_ANNOTATION: usize = 192 << 10;
 const MAX_NAME: usize = 63;
 
 /// The pod's name, the same for the same run: an API server takes a name once.
-pub(super) fn name(run: &RunKey) -> String {
+#[must_use]
+pub fn name(run: &RunKey) -> String {
     let digest = Sha256::digest(run.uid.as_str());
     let id = u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])) >> 24;
     let id = format!("{id:010x}");

@@ -21,7 +21,7 @@ use crate::{
         status::News,
         write::{self, Pen, Proposal},
     },
-    report::{BUNDLE, Receipt},
+    report::{BUNDLE, Delivery, Receipt},
     telemetry::{Decision, Verb, metrics},
 };
 
@@ -84,9 +84,7 @@ impl Desk {
                 self.failures = 0;
                 self.refusal = None;
                 self.ready(repository, false).await;
-                for (job, verdict) in written {
-                    self.settle(job, verdict).await;
-                }
+                self.settle(written).await;
             }
             Err(error) => {
                 self.failed(repository, &error).await;
@@ -105,9 +103,26 @@ impl Desk {
         }
     }
 
-    pub(super) async fn settle(&mut self, job: Job, verdict: write::Verdict) {
+    /// Says what became of each.
+    async fn settle(&mut self, written: Vec<(Job, write::Verdict)>) {
+        let mut tellings = Vec::with_capacity(written.len());
+        for (job, verdict) in written {
+            let doubt = matches!(verdict, write::Verdict::Doubt { .. });
+            let news = self.news(&job, verdict);
+            let end = End { uid: job.subject.uid, delivery: job.delivery, doubt };
+            if job.late && doubt {
+                // A late result in doubt does not take back what is recorded.
+                self.end(end, true);
+            } else {
+                tellings.push((job.run, news, end));
+            }
+        }
+        self.tell(tellings, Self::end).await;
+    }
+
+    /// What a verdict means for its run, which is counted and goes into the trail.
+    fn news(&self, job: &Job, verdict: write::Verdict) -> News {
         let written = matches!(verdict, write::Verdict::Stands { .. });
-        let doubt = matches!(verdict, write::Verdict::Doubt { .. });
         let (entry, verb) = match job.result {
             Some(_) => (metrics::Entry::Result, Verb::Record),
             None => (metrics::Entry::Claim, Verb::Claim),
@@ -115,21 +130,29 @@ impl Desk {
         let count = if written { metrics::RecordResult::Pushed } else { metrics::RecordResult::Refused };
         self.context.metrics.recorded(entry, count);
         let decision = if written { Decision::Allowed } else { Decision::Denied };
-        let delivered = job.delivery.is_some();
-        let result = job.result.map(|(entry, _)| entry);
+        let result = job.result.as_ref().map(|(entry, _)| entry.clone());
         let news = match (verdict, result) {
             (write::Verdict::Stands { commit }, Some(entry)) if job.late => News::Late { entry, commit },
             (verdict, result) => News::of(verdict, &job.subject.uid, &self.holder, result),
         };
         self.context.audit(verb, &name(&job.run), decision, &news.to_string());
-        // A late result in doubt does not take back what is recorded.
-        let told = job.late && doubt || self.tell(&job.run, &news).await;
-        if delivered && doubt {
-            self.answer(&job.subject.uid, Receipt::Waiting);
-        } else if delivered {
-            self.done(&job.subject.uid, told, job.delivery.as_ref());
+        news
+    }
+
+    fn end(&mut self, End { uid, delivery, doubt }: End, told: bool) {
+        match delivery {
+            Some(_) if doubt => self.answer(&uid, Receipt::Waiting),
+            Some(delivery) => self.done(&uid, told, Some(&delivery)),
+            None => {}
         }
     }
+}
+
+/// What is left to do for a job whose status was written.
+struct End {
+    uid: Uid,
+    delivery: Option<Delivery>,
+    doubt: bool,
 }
 
 /// What a thread needs to work on the branch.

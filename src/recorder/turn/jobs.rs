@@ -14,7 +14,7 @@ use crate::{
         status::News,
         world::{Side, World},
     },
-    report::Receipt,
+    report::{Delivery, Receipt},
     telemetry::metrics,
 };
 
@@ -35,58 +35,65 @@ impl Desk {
     /// What runs need by their own status.
     async fn asked_for(&mut self, world: &World, now: Timestamp) -> Vec<Job> {
         let give_up = self.give_up_after();
-        let mut jobs = Vec::new();
-        for run in world.runs() {
-            let need = queue::need(run, give_up, now);
+        let (mut jobs, mut tellings) = (Vec::new(), Vec::new());
+        for run in world.open() {
+            let need = queue::need(&run, give_up, now);
             if need == Need::Nothing {
                 continue;
             }
-            let Some(subject) = Subject::of(run).filter(|subject| !self.told.rests(&subject.uid, need))
+            let Some(subject) = Subject::of(&run).filter(|subject| !self.told.rests(&subject.uid, &run))
             else {
                 continue;
             };
-            match (world.side(run, &self.own), need) {
+            let mut job = |run, subject, result| {
+                jobs.push(Job { run, subject, result, late: false, delivery: None });
+                None
+            };
+            let news = match (world.side(&run, &self.own), need) {
                 (Side::Ours, Need::Claim) if self.claims_in_store() => {
-                    let news = News::Claimed { holder: self.holder.clone(), commit: None };
-                    self.tell(run, &news).await;
+                    Some(News::Claimed { holder: self.holder.clone(), commit: None })
                 }
-                (Side::Ours, Need::Claim) => {
-                    jobs.push(Job { run: run.clone(), subject, result: None, late: false, delivery: None });
-                }
+                (Side::Ours, Need::Claim) => job(run.clone(), subject, None),
                 (Side::Ours, Need::Record) => {
-                    let entry = subject.clone().without_report(run, &self.holder, now);
-                    let result = Some((Box::new(entry), String::new()));
-                    jobs.push(Job { run: run.clone(), subject, result, late: false, delivery: None });
+                    let entry = subject.clone().without_report(&run, &self.holder, now);
+                    job(run.clone(), subject, Some((Box::new(entry), String::new())))
                 }
-                (Side::Ours, Need::Follow) => self.follow(run, &subject).await,
-                (Side::Ours, Need::GiveUp) => self.abandon(run, "it could not be recorded in time").await,
+                (Side::Ours, Need::Follow) => self.follow(&subject),
+                (Side::Ours, Need::GiveUp) => {
+                    Some(self.abandon(&run, "it could not be recorded in time").await)
+                }
                 (Side::Gone(name), Need::Record | Need::GiveUp) => {
-                    self.abandon(run, &format!("ConfigRepository {name}, which was to record it, is gone"))
-                        .await;
+                    let why = format!("ConfigRepository {name}, which was to record it, is gone");
+                    Some(self.abandon(&run, &why).await)
                 }
                 (Side::Nowhere, Need::Record | Need::GiveUp) => {
                     let message = "no repository records this run".to_owned();
-                    self.tell(run, &News::Unrecorded { reason: Reason::NoRepository, message }).await;
+                    Some(News::Unrecorded { reason: Reason::NoRepository, message })
                 }
-                _ => {}
-            }
+                _ => None,
+            };
+            tellings.extend(news.map(|news| (run, news, ())));
         }
+        self.tell(tellings, |_, (), _| ()).await;
         jobs
     }
 
     /// What sidecars brought.
     async fn delivered(&mut self, world: &World, exists: bool, now: Timestamp) -> Vec<Job> {
         let give_up = self.give_up_after();
-        let mut jobs = Vec::new();
+        let (mut jobs, mut tellings) = (Vec::new(), Vec::new());
         for (uid, outgoing) in std::mem::take(&mut self.outgoing) {
-            let current = world.runs().find(|run| run.metadata.uid == outgoing.run.metadata.uid);
-            let due = queue::due(current.unwrap_or(&outgoing.run), give_up, now);
-            let side = world.side(&outgoing.run, &self.own);
+            let key = &outgoing.delivery.report.run;
+            let current = world.run(&key.namespace, &key.name);
+            let current = current.filter(|run| run.metadata.uid == outgoing.run.metadata.uid);
+            let run = current.unwrap_or_else(|| outgoing.run.clone());
+            let due = queue::due(&run, give_up, now);
+            let side = world.side(&run, &self.own);
             if due == Due::LostFirst && side == Side::Ours {
                 self.outgoing.insert(uid, outgoing);
                 continue;
             }
-            let Some(subject) = Subject::of(&outgoing.run) else { continue };
+            let Some(subject) = Subject::of(&run) else { continue };
             let ended = outgoing.delivery.report.ended_at.unwrap_or(now);
             let entry = subject.clone().result(
                 &outgoing.delivery.report,
@@ -109,14 +116,12 @@ impl Desk {
                     continue;
                 }
             };
-            let run = outgoing.run.clone();
             if unrecorded.is_some() && due == Due::Late {
                 // Its record says that it was lost, and that stays.
                 self.done(&uid, true, Some(&outgoing.delivery));
             } else if let Some(why) = unrecorded {
                 let news = News::Ended { entry: Box::new(entry), commit: Err(why) };
-                let told = self.tell(&run, &news).await;
-                self.done(&uid, told, Some(&outgoing.delivery));
+                tellings.push((run, news, (uid, outgoing.delivery)));
             } else {
                 let summary = outgoing.delivery.report.record.summary.clone();
                 let delivery = Some(outgoing.delivery.clone());
@@ -125,6 +130,9 @@ impl Desk {
                 self.outgoing.insert(uid, outgoing);
             }
         }
+        let done =
+            |desk: &mut Self, (uid, delivery): (Uid, Delivery), told| desk.done(&uid, told, Some(&delivery));
+        self.tell(tellings, done).await;
         jobs
     }
 }

@@ -12,7 +12,11 @@ use super::{Desk, Open, RETRY, told::Refused};
 use crate::{
     class::Class,
     git::sign::SigningKey,
-    kinds::{ConfigRepository, Reason, condition::State, config_repository::ClaimMode},
+    kinds::{
+        ConfigRepository, Reason,
+        condition::State,
+        config_repository::{ClaimMode, ConfigRepositoryStatus},
+    },
     ledger,
     names::ObjectName,
     ports::secrets::SecretUse,
@@ -154,17 +158,22 @@ impl Desk {
     ) {
         let now = (self.context.clock)();
         let store = self.context.store.clone();
-        let error = match status::of_repository(store.as_ref(), repository, tip, what, now).await {
-            Ok(written) => {
-                self.unnoted.see(tip, written.as_ref().or(repository.status.as_ref()));
+        let current = self.current(repository);
+        let repository = current.as_deref().unwrap_or(repository);
+        let at_hand = (repository, self.told.is_ahead_of(repository));
+        let error = match status::of_repository(store.as_ref(), at_hand, tip, what, now).await {
+            Ok(stands) => {
+                let after = stands.as_ref().map(|stands| &stands.after).or(repository.status.as_ref());
+                self.unnoted.see(tip, after);
                 self.unsaid = None;
-                return;
+                return self.stands(stands);
             }
             Err(error) => error,
         };
         self.unnoted.see(tip, repository.status.as_ref());
+        let conflict = error.class() == Class::Conflict;
         let error = Chain(&error).to_string();
-        if Refused::note(&mut self.unsaid, error.clone(), Instant::now().into_std()) {
+        if Refused::note(&mut self.unsaid, error.clone(), Instant::now().into_std()) && !conflict {
             tracing::warn!(error, "the repository's status is not written yet");
         }
         if let Some(refused) = &self.unsaid {
@@ -172,10 +181,22 @@ impl Desk {
         }
     }
 
+    /// The repository's object in the last state that we see.
+    fn current(&self, repository: &ConfigRepository) -> Option<Arc<ConfigRepository>> {
+        let (namespace, name) = &self.own;
+        let current = self.context.caches.repositories.get(namespace.as_str(), name.as_str());
+        current.filter(|current| current.metadata.uid == repository.metadata.uid)
+    }
+
+    fn stands(&mut self, stands: Option<status::Stands<ConfigRepositoryStatus>>) {
+        let version = stands.and_then(|stands| stands.version);
+        self.told.repository_written(version, Instant::now().into_std());
+    }
+
     /// Notes the ledger's tip when that is due: in a while, or when a run goes away that remembers a part of it.
     pub(super) async fn note_in_time(&mut self, world: &World) {
         let Some(due) = self.unnoted.due() else { return };
-        if due <= Instant::now() || world.runs().any(|run| run.metadata.deletion_timestamp.is_some()) {
+        if due <= Instant::now() || world.open().any(|run| run.metadata.deletion_timestamp.is_some()) {
             self.note(world).await;
         }
     }
@@ -183,14 +204,20 @@ impl Desk {
     /// Notes the ledger's tip, if that is not done.
     pub(in crate::recorder) async fn note(&mut self, world: &World) {
         if let Some(repository) = world.repository(&self.own.0, &self.own.1) {
-            self.note_of(repository).await;
+            self.note_of(&repository).await;
         }
     }
 
     async fn note_of(&mut self, repository: &ConfigRepository) {
         let Some(tip) = self.unnoted.tip() else { return };
-        match status::of_tip(self.context.store.as_ref(), repository, tip).await {
-            Ok(()) => self.unnoted = Unnoted::default(),
+        let current = self.current(repository);
+        let repository = current.as_deref().unwrap_or(repository);
+        let at_hand = (repository, self.told.is_ahead_of(repository));
+        match status::of_tip(self.context.store.as_ref(), at_hand, tip).await {
+            Ok(stands) => {
+                self.unnoted = Unnoted::default();
+                self.stands(stands);
+            }
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "the ledger's tip is not noted yet");
                 self.unnoted.put_off();

@@ -1,17 +1,22 @@
-//! What was told of runs and does not show yet, and what could not be told: so that nothing is said twice, or again and
-//! again to a store that refuses it.
+//! What was told and does not show yet, and what could not be told: so that nothing is said twice, or again and again to
+//! a store that refuses it.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use super::{RETRY, queue::Need};
-use crate::names::Uid;
+use kube::ResourceExt;
 
-/// How long a status that was written may take to come back to us. One that takes longer costs a look at the ledger and
-/// a line in the audit trail, no more.
-const ECHO: Duration = Duration::from_secs(10);
+use super::RETRY;
+use crate::{
+    kinds::{ConfigRepository, HarnessRun},
+    names::Uid,
+};
+
+/// How long a state that was written is waited for: longer than any watch is behind. A store whose versions went back,
+/// because it was restored from a backup, is believed after this.
+const ECHO: Duration = Duration::from_mins(5);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
@@ -41,11 +46,14 @@ impl Refused {
     }
 }
 
-/// Both, by run.
+/// Both, by run, and what was told of the repository.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    written: BTreeMap<Uid, (Need, Instant)>,
+pub(in crate::recorder) struct Told {
+    /// The state in which a run was when its status was written last.
+    written: BTreeMap<Uid, (String, Instant)>,
     refused: BTreeMap<Uid, Refused>,
+    /// The same of the repository.
+    repository: Option<(String, Instant)>,
     /// When the turn began that is under way, or the last one.
     since: Option<Instant>,
 }
@@ -55,22 +63,38 @@ impl Told {
     pub(super) fn begin(&mut self, now: Instant) {
         self.since = Some(now);
         self.written.retain(|_, (_, at)| *at + ECHO > now);
+        self.repository.take_if(|(_, at)| *at + ECHO <= now);
         self.refused.retain(|_, refused| refused.again + LONGEST_PAUSE > now);
     }
 
-    /// True: what this run needs was told and is on its way to us, or is not to be tried again yet.
-    pub(super) fn rests(&self, run: &Uid, need: Need) -> bool {
-        let now = self.since.unwrap_or_else(Instant::now);
-        let told = self.written.get(run).is_some_and(|(of, _)| *of == need);
-        told || self.refused.get(run).is_some_and(|refused| refused.again > now)
+    /// True: a later state of the run is known than this one, because we wrote it. Nothing is decided by an earlier one.
+    pub(in crate::recorder) fn is_ahead(&self, run: &HarnessRun) -> bool {
+        let uid = run.metadata.uid.as_ref().and_then(|uid| uid.parse::<Uid>().ok());
+        let written = uid.and_then(|uid| self.written.get(&uid));
+        written.is_some_and(|(version, _)| is_earlier(run.resource_version().as_deref(), version))
     }
 
-    /// The status stands that settles a need.
-    pub(super) fn written(&mut self, run: &Uid, need: Need, now: Instant) {
+    /// The same of the repository.
+    pub(super) fn is_ahead_of(&self, repository: &ConfigRepository) -> bool {
+        let written = self.repository.as_ref();
+        written.is_some_and(|(version, _)| is_earlier(repository.resource_version().as_deref(), version))
+    }
+
+    /// True: what this run needs was told and is on its way to us, or is not to be tried again yet.
+    pub(super) fn rests(&self, uid: &Uid, run: &HarnessRun) -> bool {
+        let now = self.since.unwrap_or_else(Instant::now);
+        self.is_ahead(run) || self.refused.get(uid).is_some_and(|refused| refused.again > now)
+    }
+
+    /// A run's status stands, in this state of it.
+    pub(super) fn written(&mut self, run: &Uid, version: Option<String>, now: Instant) {
         self.refused.remove(run);
-        if need != Need::Nothing {
-            self.written.insert(run.clone(), (need, now));
-        }
+        self.written.extend(version.map(|version| (run.clone(), (version, now))));
+    }
+
+    /// The repository's status stands, in this state of it.
+    pub(super) fn repository_written(&mut self, version: Option<String>, now: Instant) {
+        self.repository = version.map(|version| (version, now)).or_else(|| self.repository.take());
     }
 
     /// The status was not written. True: for another reason than before.
@@ -88,9 +112,28 @@ impl Told {
     }
 }
 
+/// True when `seen` is a state before `known`: versions are numbers that grow (Kubernetes KEP-5504; the embedded store's
+/// are so, too). Of others nothing is known, and what is done twice is found in the ledger.
+fn is_earlier(seen: Option<&str>, known: &str) -> bool {
+    let number = |version: &str| version.parse::<u64>().ok();
+    seen.and_then(number).zip(number(known)).is_some_and(|(seen, known)| seen < known)
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn run(uid: &str, version: &str) -> HarnessRun {
+        let object = json!({"apiVersion": "ostler.dev/v1alpha1", "kind": "HarnessRun", "spec": {},
+            "metadata": {"namespace": "team", "name": "r", "uid": uid, "resourceVersion": version}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn rests(told: &Told, of: &str) -> bool {
+        told.rests(&uid(of), &run(of, "5"))
+    }
 
     fn uid(text: &str) -> Uid {
         text.parse().unwrap()
@@ -119,12 +162,12 @@ mod tests {
         let mut told = Told::default();
         told.begin(now);
         told.refused(&uid("a"), "forbidden".to_owned(), now);
-        assert!(told.rests(&uid("a"), Need::Record) && !told.rests(&uid("b"), Need::Record));
+        assert!(rests(&told, "a") && !rests(&told, "b"));
         let due = told.next().unwrap();
         told.begin(due);
-        assert!(!told.rests(&uid("a"), Need::Record));
+        assert!(!rests(&told, "a"));
         assert_eq!(told.next(), None, "a turn that does not come to it does not come again at once");
-        told.written(&uid("a"), Need::Nothing, due);
+        told.written(&uid("a"), None, due);
         assert!(told.refused.is_empty());
     }
 
@@ -133,10 +176,14 @@ mod tests {
         let now = Instant::now();
         let mut told = Told::default();
         told.begin(now);
-        told.written(&uid("a"), Need::Claim, now);
-        assert!(told.rests(&uid("a"), Need::Claim));
-        assert!(!told.rests(&uid("a"), Need::Record), "another need");
+        told.written(&uid("a"), Some("10".to_owned()), now);
+        for (version, rests) in [("9", true), ("10", false), ("11", false), ("odd", false)] {
+            assert_eq!(told.rests(&uid("a"), &run("a", version)), rests, "{version}");
+        }
+        assert!(!told.rests(&uid("b"), &run("b", "9")), "another run");
+        told.begin(now + ECHO / 2);
+        assert!(told.is_ahead(&run("a", "9")), "however slow the watch is");
         told.begin(now + ECHO);
-        assert!(!told.rests(&uid("a"), Need::Claim), "it never came");
+        assert!(!told.is_ahead(&run("a", "9")), "it never came");
     }
 }

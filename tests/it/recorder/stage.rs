@@ -9,6 +9,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 use ostler::{
+    cache::Caches,
     embedded::objects::EmbeddedStore,
     git::sign::SigningKey,
     kinds::{ConfigRepository, HarnessRun, Kind, ObjectId},
@@ -25,7 +26,7 @@ use ostler::{
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::servers::repo::Repo;
 
@@ -80,8 +81,10 @@ impl std::io::Write for Lines {
 /// A recorder at work.
 pub(crate) struct Running {
     pub(crate) handle: Handle,
+    pub(crate) caches: Caches,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    _fill: AbortOnDropHandle<()>,
 }
 
 impl Running {
@@ -134,12 +137,13 @@ impl Stage {
 
     /// Starts a recorder that sees the store through another one, such as one with faults.
     pub(crate) fn start_on(&self, store: Store) -> Running {
+        let (caches, fill) = Caches::new(store.as_ref(), None);
         let context = Context {
             store,
             secrets: self.secrets.clone(),
             key: self.key.clone(),
             holder: Some(self.holder.clone()),
-            scope: None,
+            caches: caches.clone(),
             folder: self.folder.path().join("recorder"),
             clock: Arc::new(jiff::Timestamp::now),
             audit: Arc::new(AuditLog::writer(Box::new(self.audit.clone()))),
@@ -149,7 +153,7 @@ impl Stage {
         let (recorder, handle) = Recorder::new(Arc::new(context), own);
         let stop = CancellationToken::new();
         let task = tokio::spawn(recorder.run(stop.clone()));
-        Running { handle, stop, task }
+        Running { handle, caches, stop, task, _fill: AbortOnDropHandle::new(tokio::spawn(fill)) }
     }
 
     /// Makes a run, with a status as the controller would write it.

@@ -15,7 +15,9 @@ use ostler::{
         HarnessRun,
         condition::{self, types},
     },
+    kubernetes::workloads::pod_name,
     ledger::{File, RunName},
+    ports::workloads::RunKey,
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -165,10 +167,21 @@ async fn a_run_is_claimed_and_only_its_own_pod_hands_its_result_in() {
     let holder = claimed.status.unwrap().claim.unwrap().holder;
     assert_eq!(holder, repository.uid(), "the control plane is the repository's object");
 
-    let (pod, other) = (world.pod("place-of-fix").await, world.pod("another").await);
+    let key = RunKey {
+        namespace: world.stage.namespace.parse().unwrap(),
+        name: "fix".parse().unwrap(),
+        uid: run.uid().unwrap().parse().unwrap(),
+    };
+    let (pod, other) = (world.pod(&pod_name(&key)).await, world.pod("another").await);
     let good = world.token("ostler-result", Some(&pod)).await;
-    assert_eq!(world.put(&url, "fix", &good, &run).await, 401, "no run's place is that pod yet");
+    assert_eq!(world.put(&url, "fix", &good, &run).await, 503, "nobody says yet that the pod is its place");
     world.status("fix", placed(&pod)).await;
+    eventually("the recorder has heard of the place", async || {
+        let answer = world.put(&url, "other", &good, &run).await;
+        assert!(matches!(answer.as_u16(), 404 | 503), "{answer}");
+        (answer == 404).then_some(())
+    })
+    .await;
     for (token, path, expected, why) in [
         (world.token("ostler-result", Some(&other)).await, "fix", 401, "a pod that is no place"),
         (world.token("ostler-result", None).await, "fix", 401, "the account, but no pod"),
