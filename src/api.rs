@@ -6,9 +6,9 @@
 mod guard;
 mod health;
 mod intake;
+mod paging;
 mod problem;
 mod read;
-mod selector;
 mod spool;
 mod tls;
 
@@ -81,6 +81,7 @@ pub fn router(state: State) -> Router {
     let (router, _) = readers().split_for_parts();
     router
         .fallback(problem::no_route)
+        .layer(axum::Extension(paging::Places::default()))
         .layer(axum::middleware::from_fn(move |request, next| health::count(metrics.clone(), request, next)))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .with_state(state)

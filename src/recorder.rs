@@ -21,7 +21,7 @@ mod world;
 mod write;
 
 pub use error::Error;
-pub use reader::{ReaderContext, read};
+pub use reader::{ReaderContext, read, remote};
 pub use settings::BRANCH;
 pub use verify::{Finding, Verified, verify};
 

@@ -53,6 +53,23 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid-request", "the request cannot be understood", detail)
     }
 
+    /// `continue` does not stand for a page of this list.
+    pub(super) fn no_such_page() -> Self {
+        Self::invalid("continue: it is not of this list; begin anew without it")
+    }
+
+    /// `continue` is too old.
+    pub(super) fn expired() -> Self {
+        let detail = "continue: the list has changed too much since; begin anew without it";
+        Self::new(StatusCode::GONE, "expired", "there is no such page any more", detail)
+    }
+
+    /// As many lists are read as may be at once.
+    pub(super) fn too_many_lists() -> Self {
+        let detail = "as many lists are read as may be at once; try again after Retry-After";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-lists", "too many lists at once", detail)
+    }
+
     /// The delivery is not what it should be.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
         Self::new(
@@ -100,6 +117,9 @@ impl IntoResponse for Problem {
                 header::WWW_AUTHENTICATE,
                 header::HeaderValue::from_static("Bearer realm=\"ostler\""),
             );
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
         }
         response
     }

@@ -1,26 +1,30 @@
 //! The state of every kind, read only.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, State as Shared},
     http::HeaderMap,
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Problem, State, guard, selector::Selector};
+use super::{
+    Problem, State, guard,
+    paging::{List, Places},
+};
 use crate::{
     kinds::{Kind, Object, ObjectId},
     names::{Namespace, ObjectName},
-    ports::access::{self, Audience},
+    ports::{
+        access::{self, Audience},
+        objects::{self, Labels, Part},
+    },
     telemetry::Chain,
 };
 
 /// Objects in a page when none are asked for, and the most that may be.
-const PAGE: (usize, usize) = (100, 500);
+const PAGE: (u32, u32) = (100, 500);
 
 /// What of a list is wanted.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -30,16 +34,16 @@ pub(super) struct Wanted {
     /// Labels that objects must have: `a=b,c!=d,e,!f`.
     label_selector: Option<String>,
     /// Most objects in the answer, 1 to 500; default 100.
-    limit: Option<usize>,
-    /// Where the page before ended.
+    limit: Option<u32>,
+    /// The `continue` of the page before, with the same path and `labelSelector`.
     #[serde(rename = "continue")]
     continue_: Option<String>,
 }
 
-/// A page of objects, ordered by namespace and name.
+/// A page of objects, one namespace after another, in each by name.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Page {
-    /// The objects.
+    /// The objects; there may be fewer than `limit`, even none, and yet a next page.
     #[schema(value_type = Vec<Object>)]
     items: Vec<Value>,
     /// Give this as `continue` to get the next page; absent at the end.
@@ -72,15 +76,17 @@ pub(super) struct Commands {
     path = "/api/v1/{kind}",
     params(("kind" = String, Path, description = "repositories, sessions, runs, policies or agents"), Wanted),
     security(("token" = [])),
-    responses((status = 200, body = Page), (status = 400, body = Problem), (status = 401, body = Problem), (status = 404, body = Problem))
+    responses((status = 200, body = Page), (status = 400, body = Problem), (status = 401, body = Problem), (status = 404, body = Problem),
+        (status = 410, body = Problem, description = "`continue` is too old: begin anew"), (status = 429, body = Problem, description = "too many lists at once: see Retry-After"))
 )]
 pub(super) async fn list_all(
     Shared(state): Shared<State>,
     Path(kind): Path<String>,
     Query(wanted): Query<Wanted>,
+    Extension(places): Extension<Places>,
     headers: HeaderMap,
 ) -> Result<Json<Page>, Problem> {
-    page(&state, &headers, &kind, None, &wanted).await
+    page((&state, &places), &headers, &kind, None, &wanted).await
 }
 
 /// Lists a kind in one namespace.
@@ -93,15 +99,17 @@ pub(super) async fn list_all(
         Wanted
     ),
     security(("token" = [])),
-    responses((status = 200, body = Page), (status = 400, body = Problem), (status = 401, body = Problem), (status = 404, body = Problem))
+    responses((status = 200, body = Page), (status = 400, body = Problem), (status = 401, body = Problem), (status = 404, body = Problem),
+        (status = 410, body = Problem, description = "`continue` is too old: begin anew"), (status = 429, body = Problem, description = "too many lists at once: see Retry-After"))
 )]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     Path((kind, namespace)): Path<(String, String)>,
     Query(wanted): Query<Wanted>,
+    Extension(places): Extension<Places>,
     headers: HeaderMap,
 ) -> Result<Json<Page>, Problem> {
-    page(&state, &headers, &kind, Some(&namespace), &wanted).await
+    page((&state, &places), &headers, &kind, Some(&namespace), &wanted).await
 }
 
 /// Shows one object.
@@ -144,7 +152,7 @@ pub(super) async fn one(
 }
 
 async fn page(
-    state: &State,
+    (state, places): (&State, &Places),
     headers: &HeaderMap,
     kind: &str,
     namespace: Option<&str>,
@@ -162,25 +170,19 @@ async fn page(
     };
     guard::authorize(state.access.as_ref(), (&state.audit, (state.clock)()), &who, &request).await?;
 
-    let selector = wanted.label_selector.as_deref().unwrap_or_default();
-    let selector =
-        Selector::parse(selector).map_err(|why| Problem::invalid(format!("labelSelector: {why}")))?;
+    let labels = wanted.label_selector.as_deref().unwrap_or_default();
+    let labels: Labels = labels.parse().map_err(|why| Problem::invalid(format!("labelSelector: {why}")))?;
     let limit = wanted.limit.unwrap_or(PAGE.0);
     if !(1..=PAGE.1).contains(&limit) {
         return Err(Problem::invalid(format!("limit: it must be 1 to {}", PAGE.1)));
     }
-    let after = wanted.continue_.as_deref().map(position).transpose()?;
-    let all = state.store.list(kind, namespace.as_ref()).await.map_err(|error| store(&error))?;
-    let place = |object: &Object| (object.namespace().unwrap_or_default(), object.name_any());
-    let mut rest = all
-        .into_iter()
-        .filter(|object| after.as_ref().is_none_or(|after| place(object) > *after))
-        .filter(|object| selector.matches(object.labels()))
-        .peekable();
-    let items: Vec<Object> = rest.by_ref().take(limit).collect();
-    let last = items.last().map(place).filter(|_| rest.peek().is_some());
-    let continue_ = last.map(|(namespace, name)| URL_SAFE_NO_PAD.encode(format!("{namespace}/{name}")));
-    Ok(Json(Page { items: items.into_iter().map(shown).collect(), continue_ }))
+    let list = List { kind, namespace: namespace.as_ref(), labels: &labels };
+    let after = wanted.continue_.as_deref().map(|token| list.words(token)).transpose()?;
+    let part = Part { labels: labels.clone(), limit, after };
+    let _place = places.take()?;
+    let page = state.store.page(kind, namespace.as_ref(), &part).await.map_err(|error| store(&error))?;
+    let continue_ = page.next.map(|words| list.token(&words));
+    Ok(Json(Page { items: page.objects.into_iter().map(shown).collect(), continue_ }))
 }
 
 /// The words of the API are those of its pages, not the resources' plurals.
@@ -195,21 +197,18 @@ fn kind_of(word: &str) -> Result<Kind, Problem> {
     }
 }
 
-fn position(token: &str) -> Result<(String, String), Problem> {
-    let invalid = || Problem::invalid("continue: it is not one of ours; begin anew without it");
-    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
-    let text = String::from_utf8(bytes).map_err(|_| invalid())?;
-    let (namespace, name) = text.split_once('/').ok_or_else(invalid)?;
-    Ok((namespace.to_owned(), name.to_owned()))
-}
-
 /// Without the book-keeping of field owners, which no reader wants.
 fn shown(mut object: Object) -> Value {
     object.metadata.managed_fields = None;
     serde_json::to_value(object).unwrap_or_default()
 }
 
-fn store(error: &crate::ports::objects::Error) -> Problem {
+fn store(error: &objects::Error) -> Problem {
+    match error {
+        objects::Error::Expired => return Problem::expired(),
+        objects::Error::NoSuchPage => return Problem::no_such_page(),
+        _ => {}
+    }
     tracing::warn!(error = %Chain(error), "the store could not be read");
     Problem::unavailable()
 }

@@ -7,12 +7,16 @@ use kube::Client;
 
 use super::up::state_folder::{self, Layout, StateError};
 use crate::{
-    embedded::objects::{ConnectError, EmbeddedStore, OpenError, RemoteStore, connect},
+    embedded::{
+        objects::{ConnectError, EmbeddedStore, OpenError, RemoteStore, connect},
+        secrets::{self, SecretFolder},
+    },
     kubernetes::{
         client::{self, Target},
         objects::KubeObjects,
+        secrets::KubeSecrets,
     },
-    ports::Objects,
+    ports::{Objects, Secrets},
 };
 
 /// Which control plane is meant; default: the only running `ostler up`.
@@ -167,6 +171,22 @@ impl Plane {
             Store::Served(..) | Store::AtRest(..) => None,
             Store::Cluster(store) => Some(store.client()),
         }
+    }
+
+    /// Its Secrets: those below `folder`, or with none the cluster's by the user's own rights, or those of the `ostler up`.
+    ///
+    /// # Errors
+    /// When the folder of secrets cannot be read.
+    pub fn secrets(&self, folder: Option<&Path>) -> Result<Box<dyn Secrets>, secrets::OpenError> {
+        let folder = match (folder, &self.0) {
+            (Some(folder), _) => folder.to_owned(),
+            (None, Store::Cluster(store)) => return Ok(Box::new(KubeSecrets::new(store.client().clone()))),
+            (None, Store::Served(layout, _) | Store::AtRest(layout, _)) => {
+                let named = layout.named_secrets();
+                if named.is_symlink() { named } else { layout.secrets() }
+            }
+        };
+        Ok(Box::new(SecretFolder::open(&folder)?))
     }
 
     /// Where its files are; `None` for a cluster, whose places are on other machines.

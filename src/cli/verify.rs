@@ -10,7 +10,7 @@ use etcetera::BaseStrategy;
 use jiff::tz::TimeZone;
 
 use crate::{
-    git::{Location, signers::AllowedSigners},
+    git::{self, Location, signers::AllowedSigners},
     names::BranchName,
     recorder::{self, BRANCH, Verified},
     telemetry::Chain,
@@ -93,6 +93,15 @@ pub enum Error {
     /// A folder for the copy could not be made.
     #[error("a temporary folder cannot be made")]
     Scratch(#[source] io::Error),
+    /// The ledger is not open to all.
+    #[error(
+        "{repo} wants a credential, and this command holds none; with yours: `git clone --mirror {repo} ledger.git`, \
+         then `ostler verify results ledger.git`"
+    )]
+    Private {
+        /// Where it is.
+        repo: Location,
+    },
     /// The ledger could not be read.
     #[error("the ledger cannot be read")]
     Ledger(#[source] recorder::Error),
@@ -125,7 +134,11 @@ fn check(results: &Results) -> Result<Verified, Error> {
     let signers = signers(results.signers.as_deref())?;
     let location = location(&results.repo)?;
     let scratch = tempfile::tempdir().map_err(Error::Scratch)?;
-    recorder::verify(&location, &results.branch, &signers, scratch.path()).map_err(Error::Ledger)
+    let verified = recorder::verify(&location, &results.branch, &signers, scratch.path());
+    verified.map_err(|error| match error {
+        recorder::Error::Git(git::Error::Unauthenticated { location: repo, .. }) => Error::Private { repo },
+        other => Error::Ledger(other),
+    })
 }
 
 fn location(repo: &str) -> Result<Location, Error> {

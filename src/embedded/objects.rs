@@ -29,7 +29,7 @@ use crate::{
     names::{Namespace, Uid},
     ports::{
         Objects,
-        objects::{At, Error, Happening, Told, id_of},
+        objects::{At, Error, Happening, Page, Part, Told, id_of},
     },
 };
 use disk::Disk;
@@ -153,6 +153,16 @@ impl Objects for EmbeddedStore {
         objects.iter().map(|(id, value)| read(id, value)).collect()
     }
 
+    async fn page(&self, kind: Kind, namespace: Option<&Namespace>, part: &Part) -> Result<Page, Error> {
+        let after = part.after.as_deref().map(|after| place(kind, namespace, after)).transpose()?;
+        let limit = usize::try_from(part.limit).unwrap_or(usize::MAX);
+        let (objects, is_last) = self.live.page(kind, namespace, after.as_ref(), (&part.labels, limit));
+        let last = objects.last().filter(|_| !is_last);
+        let next = last.map(|(id, _)| format!("{}/{}", id.namespace, id.name));
+        let objects = objects.iter().map(|(id, value)| read(id, value)).collect::<Result<_, _>>()?;
+        Ok(Page { objects, next })
+    }
+
     async fn create(&self, object: &Object, manager: &str) -> Result<Object, Error> {
         let (id, object) = identify(object)?;
         self.write_object(id, Write::Create { object, manager: manager.to_owned() }).await
@@ -208,6 +218,20 @@ impl Objects for EmbeddedStore {
 
 fn read(id: &ObjectId, value: &Value) -> Result<Object, Error> {
     serde_json::from_value(value.clone()).map_err(|source| Error::Malformed { id: id.clone(), source })
+}
+
+/// The last object of the page before: `namespace/name`. It need not be there any more.
+fn place(kind: Kind, namespace: Option<&Namespace>, after: &str) -> Result<ObjectId, Error> {
+    let (within, name) = after.split_once('/').ok_or(Error::NoSuchPage)?;
+    let id = ObjectId::new(
+        kind,
+        within.parse().map_err(|_| Error::NoSuchPage)?,
+        name.parse().map_err(|_| Error::NoSuchPage)?,
+    );
+    if namespace.is_some_and(|namespace| *namespace != id.namespace) {
+        return Err(Error::NoSuchPage);
+    }
+    Ok(id)
 }
 
 /// Finds out which object is meant, from its `apiVersion`, `kind`, namespace and name.

@@ -118,6 +118,14 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The repository is elsewhere now, and nobody said that it may be.
+    #[error("{location} redirects to {to}, which is another repository: name that one, if it may be used")]
+    Moved {
+        /// The repository that was asked for.
+        location: Location,
+        /// Where the server sends us, cut short.
+        to: String,
+    },
     /// The server answered, but not with Git.
     #[error("{location} answered {answer}")]
     Refused {
@@ -232,6 +240,7 @@ impl Error {
             | Self::Unauthenticated { .. }
             | Self::Ssh { .. }
             | Self::Forbidden { .. }
+            | Self::Moved { .. }
             | Self::NotFound { .. }
             | Self::Tls { .. }
             | Self::LimitExceeded { .. }

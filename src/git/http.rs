@@ -21,10 +21,15 @@ use tempfile::SpooledTempFile;
 use super::Error;
 use super::budget::Budget;
 use super::error::causes;
+use super::location::Location;
 use super::remote::Remote;
+use crate::repositories::Address;
 
 /// Hops of the first request. Real servers need one (`/repo` to `/repo.git`).
 const REDIRECTS: usize = 5;
+
+/// Most characters of another repository's URL in an error.
+const MOVED_CHARS: usize = 200;
 
 /// A request body up to this size stays in memory; a longer one (a pushed pack) goes to an unlinked file.
 const BODY_IN_MEMORY: usize = 1 << 20;
@@ -37,6 +42,8 @@ struct Exchange<'a> {
     runtime: Option<tokio::runtime::Runtime>,
     client: Client,
     authorization: Option<HeaderValue>,
+    /// No redirect leads to another repository.
+    stays: bool,
     /// Where the server sent us instead. From then on there is no credential.
     redirected: RefCell<Option<String>>,
     budget: &'a Budget<'a>,
@@ -50,9 +57,9 @@ impl<'a> Http<'a> {
             .map_err(Error::io("start a runtime for", remote.location().to_string()))?;
         let client = settings::client(remote)?;
         let authorization = settings::authorization(remote)?;
-        let redirected = RefCell::new(None);
+        let (redirected, stays) = (RefCell::new(None), remote.stays());
         let runtime = Some(runtime);
-        Ok(Self(Rc::new(Exchange { runtime, client, authorization, redirected, budget })))
+        Ok(Self(Rc::new(Exchange { runtime, client, authorization, stays, redirected, budget })))
     }
 
     fn request(
@@ -182,6 +189,9 @@ impl Call<'_> {
         let Some(base) = to.as_str().strip_suffix(&self.tail) else {
             return Err(self.refuse("a redirect to something that is no repository".to_owned(), false));
         };
+        if self.exchange.stays && !is_same(self.exchange.budget.location(), base) {
+            return Err(self.moved(base));
+        }
         *self.exchange.redirected.borrow_mut() = Some(base.to_owned());
         Ok(to)
     }
@@ -219,6 +229,11 @@ impl Call<'_> {
                 self.refuse(format!("HTTP {status}"), retry)
             }
         }
+    }
+
+    fn moved(&self, to: &str) -> io::Error {
+        let to = to.chars().take(MOVED_CHARS).collect();
+        self.exchange.budget.fail(Error::Moved { location: self.exchange.budget.location().clone(), to })
     }
 
     fn refuse(&self, answer: String, retry: bool) -> io::Error {
@@ -278,6 +293,12 @@ impl Drop for Exchange<'_> {
             runtime.shutdown_background();
         }
     }
+}
+
+/// True when both name one repository to whoever wrote a rule about it: a server may still add `.git`.
+fn is_same(location: &Location, to: &str) -> bool {
+    let read = |text: &str| text.parse::<Address>().ok();
+    read(&location.to_string()).is_some_and(|address| read(to) == Some(address))
 }
 
 fn header_map(lines: impl IntoIterator<Item = impl AsRef<str>>) -> HeaderMap {

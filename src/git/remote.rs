@@ -36,6 +36,7 @@ pub struct Remote {
     ca: Option<Vec<u8>>,
     proxy: Option<Url>,
     timeout: Duration,
+    stays: bool,
 }
 
 /// Collects the parts of a [`Remote`].
@@ -44,7 +45,7 @@ pub struct Remote {
 pub struct RemoteBuilder(Remote);
 
 impl Remote {
-    /// Starts with no credential, the system's certificate authorities, no proxy (also none from the environment)
+    /// Starts with redirects followed, no credential, the system's certificate authorities, no proxy (also none from the environment)
     /// and 60 s for a whole operation.
     pub fn builder(location: Location) -> RemoteBuilder {
         RemoteBuilder(Self {
@@ -53,6 +54,7 @@ impl Remote {
             ca: None,
             proxy: None,
             timeout: Duration::from_mins(1),
+            stays: false,
         })
     }
 
@@ -66,6 +68,16 @@ impl Remote {
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// The same, for a location that somebody has allowed: a redirect to another repository is [`Error::Moved`].
+    #[must_use]
+    pub fn staying(self) -> Self {
+        Self { stays: true, ..self }
+    }
+
+    pub(super) fn stays(&self) -> bool {
+        self.stays
     }
 
     pub(super) fn credential(&self) -> &Credential {

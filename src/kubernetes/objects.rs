@@ -24,7 +24,7 @@ use crate::{
     names::Namespace,
     ports::{
         Objects,
-        objects::{At, Error, Happening, Told, id_of},
+        objects::{At, Error, Happening, Page, Part, Told, id_of},
     },
 };
 
@@ -74,6 +74,24 @@ impl KubeObjects {
         }
     }
 
+    /// One answer to a list.
+    async fn part(
+        &self,
+        kind: Kind,
+        namespace: Option<&Namespace>,
+        params: &ListParams,
+    ) -> Result<Page, Error> {
+        let (api, types) = (self.api_of(kind, namespace), types(kind));
+        let answer = timeout(PATIENCE, api.list(params)).await.map_err(|_| answer::silence())?;
+        let mut answer = answer.map_err(|error| answer::of_list(kind, error))?;
+        for object in &mut answer.items {
+            // items of a list of a built-in kind do not say what they are
+            object.types.get_or_insert_with(|| types.clone());
+        }
+        let next = answer.metadata.continue_.filter(|token| !token.is_empty());
+        Ok(Page { objects: answer.items, next })
+    }
+
     async fn patch_status(
         &self,
         id: &ObjectId,
@@ -117,24 +135,26 @@ impl Objects for KubeObjects {
     }
 
     async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<Object>, Error> {
-        let (api, types) = (self.api_of(kind, namespace), types(kind));
         let (mut objects, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
         loop {
-            let page = timeout(PATIENCE, api.list(&params)).await.map_err(|_| answer::silence())?;
-            let page = page.map_err(|error| answer::of_list(kind, error))?;
-            objects.extend(page.items);
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params.continue_token = Some(token),
-                None => break,
+            let mut page = self.part(kind, namespace, &params).await?;
+            objects.append(&mut page.objects);
+            params.continue_token = page.next;
+            if params.continue_token.is_none() {
+                break;
             }
-        }
-        for object in &mut objects {
-            // items of a list of a built-in kind do not say what they are
-            object.types.get_or_insert_with(|| types.clone());
         }
         // the server's order puts `a-b` before `a`
         objects.sort_by_cached_key(|object| (object.namespace(), object.name_any()));
         Ok(objects)
+    }
+
+    /// All pages are of the moment at which the first was read, for as long as etcd keeps that: five minutes by default.
+    async fn page(&self, kind: Kind, namespace: Option<&Namespace>, part: &Part) -> Result<Page, Error> {
+        let labels = (!part.labels.is_empty()).then(|| part.labels.to_string());
+        let (limit, continue_token) = (Some(part.limit), part.after.clone());
+        let params = ListParams { limit, continue_token, label_selector: labels, ..ListParams::default() };
+        self.part(kind, namespace, &params).await
     }
 
     async fn create(&self, object: &Object, manager: &str) -> Result<Object, Error> {

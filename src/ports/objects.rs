@@ -1,6 +1,7 @@
 //! The Objects port: the five kinds and ConfigMaps, with the rules of an API server.
 
 mod merge;
+mod page;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::{
 };
 
 pub use merge::merge_patch;
+pub use page::{InvalidLabels, Labels, Page, Part};
 
 /// Why an operation on an object failed.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,12 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The page follows one of a list that the store does not know any more. The list can be read anew.
+    #[error("the list has changed too much since the page before; begin anew")]
+    Expired,
+    /// No page of the list begins where it should.
+    #[error("no page of this list begins there; begin anew")]
+    NoSuchPage,
     /// The store is out of reach or refused for now.
     #[error("the object store cannot be reached")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -71,8 +79,10 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::NotFound(_) | Self::AlreadyExists(_) | Self::Conflict { .. } => Class::Conflict,
-            Self::Invalid { .. } | Self::Forbidden(_) | Self::Malformed { .. } => Class::Invalid,
-            Self::Unavailable(_) => Class::Transient,
+            Self::Invalid { .. } | Self::Forbidden(_) | Self::Malformed { .. } | Self::NoSuchPage => {
+                Class::Invalid
+            }
+            Self::Expired | Self::Unavailable(_) => Class::Transient,
         }
     }
 }
@@ -175,6 +185,12 @@ pub trait Objects: Send + Sync + 'static {
 
     /// Reads all objects of a kind in one namespace, or in all, ordered by namespace and name.
     async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<Object>, Error>;
+
+    /// Reads a part of such a list, at about the cost of that part.
+    ///
+    /// An object that is there all the while is in one page and only one. Whether those are that come and go between
+    /// two pages is up to the store, and so is how long a page can be followed: [`Error::Expired`].
+    async fn page(&self, kind: Kind, namespace: Option<&Namespace>, part: &Part) -> Result<Page, Error>;
 
     /// Creates an object by name. [`Error::AlreadyExists`] when there is one.
     async fn create(&self, object: &Object, manager: &str) -> Result<Object, Error>;

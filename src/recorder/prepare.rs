@@ -126,7 +126,8 @@ async fn push(
     )
     .await;
     let remote = match remote {
-        Ok(remote) => remote,
+        // the rule about repositories is for pushes, too
+        Ok(remote) => remote.staying(),
         Err(error) if error.class() == crate::class::Class::Invalid => {
             return refused(Chain(&error).to_string());
         }

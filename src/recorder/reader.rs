@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, branch::LedgerBranch, settings::Settings};
 use crate::{
     cache::Cache,
-    git::{CommitId, secret},
+    git::{CommitId, Remote, secret},
     kinds::{ConfigRepository, HarnessRun, config_repository::ConfigRepositorySpec, meta},
     ledger::State,
     names::{Namespace, ObjectName},
@@ -164,11 +164,7 @@ async fn fetch(
 ) -> Result<LedgerBranch, Error> {
     let settings = Settings::of(repository)?;
     let signers = settings.readers_signers(&context.signers)?;
-    let (pull, proxy) = (settings.pull.as_ref(), settings.proxy.as_ref());
-    let location = settings.location.clone();
-    let secrets = context.secrets.as_ref();
-    let remote =
-        secret::remote(secrets, &settings.namespace, location, pull, proxy, settings.timeout).await?;
+    let remote = remote_of(context.secrets.as_ref(), &settings).await?;
     let name = repository.metadata.name.as_deref().unwrap_or_default();
     let folder = context.folder.join("read").join(settings.namespace.as_str()).join(name);
     let remembered = repository.status.as_ref().and_then(|status| status.ledger_tip.as_deref());
@@ -182,6 +178,20 @@ async fn fetch(
         branch.fetch(&remote, &interrupt).map(|()| branch)
     });
     fetched.await?
+}
+
+/// The repository that holds the ledger of a `ConfigRepository`, for reading: with the Secret that this names for it.
+///
+/// # Errors
+/// When a field is wrong, or the Secret is not given out or cannot be used.
+pub async fn remote(secrets: &dyn Secrets, repository: &ConfigRepository) -> Result<Remote, Error> {
+    remote_of(secrets, &Settings::of(repository)?).await
+}
+
+async fn remote_of(secrets: &dyn Secrets, settings: &Settings) -> Result<Remote, Error> {
+    let (pull, proxy) = (settings.pull.as_ref(), settings.proxy.as_ref());
+    let location = settings.location.clone();
+    Ok(secret::remote(secrets, &settings.namespace, location, pull, proxy, settings.timeout).await?)
 }
 
 fn publish(says: &watch::Sender<Arc<State>>, state: State) {

@@ -239,6 +239,7 @@ pub(super) fn refuses(error: &git::Error) -> bool {
         error,
         git::Error::Unauthenticated { .. }
             | git::Error::Forbidden { .. }
+            | git::Error::Moved { .. }
             | git::Error::Refused { retry: false, .. }
     )
 }

@@ -11,7 +11,7 @@ use super::{Metrics, metrics::Call};
 use crate::{
     kinds::{Kind, Object, ObjectId},
     names::Namespace,
-    ports::objects::{At, Error, Happening, Objects, Store, Told},
+    ports::objects::{At, Error, Happening, Objects, Page, Part, Store, Told},
 };
 
 /// A store whose calls are counted as `ostler_object_calls_total`.
@@ -47,6 +47,11 @@ impl Objects for Counted {
     async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<Object>, Error> {
         self.metrics.called(Call::List);
         self.store.list(kind, namespace).await
+    }
+
+    async fn page(&self, kind: Kind, namespace: Option<&Namespace>, part: &Part) -> Result<Page, Error> {
+        self.metrics.called(Call::List);
+        self.store.page(kind, namespace, part).await
     }
 
     async fn create(&self, object: &Object, manager: &str) -> Result<Object, Error> {

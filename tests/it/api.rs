@@ -1,5 +1,7 @@
 //! The API over HTTP: who may see what, pages, and the intake of results.
 
+mod lists;
+
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -67,7 +69,11 @@ async fn reader() -> (Router, tempfile::TempDir) {
         });
         store.create(&serde_json::from_value(object).unwrap(), "test").await.unwrap();
     }
-    let state = State {
+    (api::router(state(store)), folder)
+}
+
+fn state(store: Store) -> State {
+    State {
         store,
         access: Arc::new(Doors),
         gates: Arc::new(|| {
@@ -79,8 +85,7 @@ async fn reader() -> (Router, tempfile::TempDir) {
         metrics: Arc::new(Metrics::new()),
         audit: Arc::new(AuditLog::writer(Box::new(std::io::sink()))),
         clock: Arc::new(jiff::Timestamp::now),
-    };
-    (api::router(state), folder)
+    }
 }
 
 async fn ask(router: &Router, request: Request<Body>) -> (StatusCode, Value) {

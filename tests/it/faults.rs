@@ -17,7 +17,7 @@ use ostler::{
     names::Namespace,
     ports::{
         Objects,
-        objects::{At, Error, Happening, Store, Told},
+        objects::{At, Error, Happening, Page, Part, Store, Told},
     },
 };
 use serde_json::Value;
@@ -205,6 +205,11 @@ impl Objects for Faulty {
     async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<Object>, Error> {
         self.count("list");
         self.inner.list(kind, namespace).await
+    }
+
+    async fn page(&self, kind: Kind, namespace: Option<&Namespace>, part: &Part) -> Result<Page, Error> {
+        self.count("list");
+        self.inner.page(kind, namespace, part).await
     }
 
     async fn create(&self, object: &Object, manager: &str) -> Result<Object, Error> {

@@ -4,6 +4,7 @@ mod events;
 mod faults;
 mod habits;
 mod objects;
+mod pages;
 mod proxy;
 mod rights;
 mod same;

@@ -1,5 +1,7 @@
 //! The verbs against a store that is served as `ostler up` serves it, and against real checkouts.
 
+mod private;
+
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use clap::{CommandFactory, Parser};

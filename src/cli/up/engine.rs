@@ -69,10 +69,16 @@ fn target(args: &UpArgs) -> Option<Target> {
 
 /// The folder of secrets that was named, or an empty one of the state folder's own.
 fn folder(args: &UpArgs, layout: &Layout) -> Result<Arc<dyn Secrets>, Error> {
+    let named = layout.named_secrets();
+    // the last process may have left one, or this is the first
+    let _ = std::fs::remove_file(&named);
     let folder: PathBuf = if let Some(folder) = &args.secrets {
+        let linked =
+            std::path::absolute(folder).and_then(|folder| std::os::unix::fs::symlink(folder, &named));
+        linked.map_err(|e| Error::setup(format!("link {}", named.display()), e))?;
         folder.clone()
     } else {
-        let own = layout.root().join("secrets");
+        let own = layout.secrets();
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

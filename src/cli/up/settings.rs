@@ -11,6 +11,7 @@ use crate::{
         shared::GitRef,
     },
     names::{BranchName, Namespace},
+    repositories::{Allowed, InvalidPattern},
 };
 
 /// Run ostler on this machine: follow a repository, run its sessions, record their results.
@@ -40,6 +41,9 @@ pub struct UpArgs {
     /// The state folder; default: one for this repository below the user's state folder
     #[arg(long, value_name = "DIR", env = "OSTLER_STATE")]
     pub state: Option<PathBuf>,
+    /// Code repositories that runs may clone and push to, as the patterns of checks.allowedRepositories; default: any
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub allowed_repositories: Option<Vec<String>>,
     /// A folder of Secret manifests
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
@@ -115,6 +119,9 @@ pub enum SettingsError {
     /// No repository.
     #[error("no repository: name a folder or URL, or give --config FILE")]
     NoRepository,
+    /// A pattern of code repositories is none.
+    #[error("--allowed-repositories is refused")]
+    Pattern(#[source] InvalidPattern),
     /// The config file cannot be read.
     #[error("failed to read {path}")]
     Read {
@@ -158,6 +165,10 @@ pub fn repository(args: &UpArgs) -> Result<ConfigRepository, SettingsError> {
     }
     if let Some(path) = &args.path {
         spec.path = Some(path.clone());
+    }
+    if let Some(patterns) = &args.allowed_repositories {
+        Allowed::new(Some(patterns)).map_err(SettingsError::Pattern)?;
+        spec.checks.get_or_insert_default().allowed_repositories = Some(patterns.clone());
     }
     write_back(args, spec)?;
     repository.metadata.namespace.get_or_insert_with(|| args.namespace.to_string());

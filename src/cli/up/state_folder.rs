@@ -146,6 +146,18 @@ impl Layout {
         self.0.join("audit.jsonl")
     }
 
+    /// The folder of secrets that is used when none is named.
+    #[must_use]
+    pub fn secrets(&self) -> PathBuf {
+        self.0.join("secrets")
+    }
+
+    /// A link to the folder of secrets that was named, so that verbs find it; there is none when none was named.
+    #[must_use]
+    pub fn named_secrets(&self) -> PathBuf {
+        self.0.join("secrets.named")
+    }
+
     /// The address of the API, while it runs.
     #[must_use]
     pub fn api_address(&self) -> PathBuf {

@@ -6,6 +6,7 @@ mod recorded;
 
 use std::{
     io::{self, Seek},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -32,13 +33,16 @@ use crate::{
         workloads::sidecar::LogsRequest,
     },
 };
+use recorded::Ledger;
 
 /// Arguments of `ostler logs`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   ostler logs fix-login
   ostler logs fix-login -f      from the beginning until the agent ends; waits for its start
-The output of a run that has ended is read from the ledger's refs/ostler/runs/NAMESPACE/NAME.
+  ostler logs fix-login --secrets ~/secrets      a private ledger, with a credential of your own
+The output of a run that has ended is read from the ledger's refs/ostler/runs/NAMESPACE/NAME, with the Secret that the
+ConfigRepository names for it: that of the `ostler up`, or the cluster's, if you may get it.
 That of a run in a pod is read from there while it runs: it takes the rights to get and create pods/exec.")]
 pub struct LogsArgs {
     /// The run
@@ -50,6 +54,9 @@ pub struct LogsArgs {
     /// Go on until the output ends
     #[arg(short, long)]
     follow: bool,
+    /// Read the Secret that the ledger needs from this folder: manifests of `kind: Secret`, as for `ostler up --secrets`
+    #[arg(long, value_name = "DIR")]
+    secrets: Option<PathBuf>,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -61,9 +68,10 @@ impl LogsArgs {
     pub(super) async fn run(self, out: Out<'_>) -> Result<ExitCode, Error> {
         let id = ObjectId::new(Kind::HarnessRun, self.namespace.clone(), self.run.clone());
         let plane = Plane::find(&self.target).await?;
+        let ledger = Ledger { plane: &plane, secrets: self.secrets.as_deref() };
         let mut run = objects::get::<HarnessRun>(plane.objects(), &id.namespace, &id.name).await?;
         if let (Some(client), Some(found)) = (plane.cluster(), &run) {
-            pods::print(client, plane.objects(), &id, found.clone(), self.follow, out).await?;
+            pods::print(client, ledger, &id, found.clone(), self.follow, out).await?;
             return Ok(ExitCode::SUCCESS);
         }
         if let Some(found) = &mut run {
@@ -76,7 +84,7 @@ impl LogsArgs {
                 // A sidecar that was killed did not say everything: its place has the rest, or the ledger.
                 if self.follow && !kept(layout, found, shown, out)? {
                     let found = objects::get::<HarnessRun>(plane.objects(), &id.namespace, &id.name).await?;
-                    let all = recorded::read(plane.objects(), &id, found.as_ref()).await?;
+                    let all = recorded::read(ledger, &id, found.as_ref()).await?;
                     out.write_all(beyond(&all, shown))?;
                 }
                 return Ok(ExitCode::SUCCESS);
@@ -91,7 +99,7 @@ impl LogsArgs {
                 return Err(Error::NoLogs { run: id, why });
             }
         }
-        out.write_all(&recorded::read(plane.objects(), &id, run.as_ref()).await?)?;
+        out.write_all(&recorded::read(ledger, &id, run.as_ref()).await?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

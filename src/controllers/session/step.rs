@@ -79,7 +79,24 @@ fn standing(observed: &Observed<'_>, deleting: bool, active: usize) -> (State, R
             format!("EgressPolicy {} does not exist", policy.name),
         );
     }
+    if let Some(why) = not_allowed(&observed.runs) {
+        return (State::False, Reason::RepositoryNotAllowed, why);
+    }
     (State::True, Reason::Ready, String::new())
+}
+
+/// What a run that waits for an allowed repository was told, if all that it would clone is its session's or its agent's.
+/// The rules are the run's to read: a session without such a run is not held against them.
+fn not_allowed(runs: &[&HarnessRun]) -> Option<String> {
+    let told = runs.iter().filter_map(|run| {
+        let status = run.status.as_ref()?;
+        let names_none = run.spec.repository.is_none() && run.spec.contexts.is_empty();
+        let waits = status.reason == Some(Reason::RepositoryNotAllowed)
+            && !status.phase.is_some_and(Phase::is_terminal);
+        (names_none && waits).then(|| status.message.clone().unwrap_or_default())
+    });
+    // whichever is asked first, a session says the same
+    told.min()
 }
 
 /// True while the run has asked for its claim and not ended.
@@ -141,6 +158,29 @@ mod tests {
             let step = step(&observed(&session, &[]));
             let ready = condition::get(&step.status.conditions, types::READY).unwrap();
             assert_eq!((ready.status.as_str(), ready.reason.as_str()), (state, reason));
+        }
+    }
+
+    #[test]
+    fn a_repository_that_is_not_allowed_is_told_while_a_run_waits_for_it() {
+        let waiting = |spec: Value, phase: &str| -> HarnessRun {
+            serde_json::from_value(json!({
+                "apiVersion": "ostler.dev/v1alpha1", "kind": "HarnessRun", "metadata": {"name": "a"}, "spec": spec,
+                "status": {"phase": phase, "reason": "RepositoryNotAllowed", "message": "/srv/a is none of them"}
+            }))
+            .unwrap()
+        };
+        let session = session(json!({}), json!({"repository": {"url": "/srv/a"}}));
+        for (spec, phase, reason) in [
+            (json!({}), "Pending", "RepositoryNotAllowed"),
+            (json!({}), "Failed", "Ready"),
+            (json!({"repository": {"url": "/srv/b"}}), "Pending", "Ready"),
+        ] {
+            let run = waiting(spec, phase);
+            let status = step(&observed(&session, &[&run])).status;
+            let ready = condition::get(&status.conditions, types::READY).unwrap();
+            assert_eq!(ready.reason, reason, "{:?}", run.spec.repository);
+            assert_eq!(ready.message.contains("/srv/a is none"), reason != "Ready");
         }
     }
 

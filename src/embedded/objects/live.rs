@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     vec,
 };
@@ -16,7 +17,7 @@ use super::{disk::Loaded, told::Log};
 use crate::{
     kinds::{Kind, Object, ObjectId},
     names::Namespace,
-    ports::objects::{Happening, Told},
+    ports::objects::{Happening, Labels, Told},
 };
 
 /// How many changes wait for one watcher. One that is slower gets all objects again, so that memory is bounded and
@@ -88,6 +89,33 @@ impl Live {
 
     pub(super) fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Vec<(ObjectId, Arc<Value>)> {
         list(&self.lock(), kind, namespace)
+    }
+
+    /// At most `limit` objects that come after one and match, and whether there is none after them.
+    pub(super) fn page(
+        &self,
+        kind: Kind,
+        namespace: Option<&Namespace>,
+        after: Option<&ObjectId>,
+        (labels, limit): (&Labels, usize),
+    ) -> (Vec<(ObjectId, Arc<Value>)>, bool) {
+        let inner = self.lock();
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let within =
+            |id: &ObjectId| id.kind == kind && namespace.is_none_or(|namespace| *namespace == id.namespace);
+        let matches = |stored: &Stored| {
+            let of = &stored.value["metadata"]["labels"];
+            labels.match_by(|key| of.get(key).and_then(Value::as_str))
+        };
+        let mut rest = inner
+            .objects
+            .range::<ObjectId, _>((start, Bound::Unbounded))
+            .skip_while(|(id, _)| !within(id))
+            .take_while(|(id, _)| within(id))
+            .filter(|(_, stored)| matches(stored))
+            .map(|(id, stored)| (id.clone(), Arc::clone(&stored.value)));
+        let page = rest.by_ref().take(limit).collect();
+        (page, rest.next().is_none())
     }
 
     pub(super) fn told(&self, id: &ObjectId, now: Timestamp) -> Vec<Told> {

@@ -105,7 +105,8 @@ fn clone(
     let remote = remote
         .timeout(CLONE_TIME)
         .build()
-        .map_err(NotStarted::because(Reason::CloneFailed, &checkout.url))?;
+        .map_err(NotStarted::because(Reason::CloneFailed, &checkout.url))?
+        .staying();
     let work = worktree::Checkout {
         remote: &remote,
         origin,

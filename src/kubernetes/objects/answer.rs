@@ -28,6 +28,9 @@ pub(super) fn of_object(id: &ObjectId, error: kube::Error) -> Error {
 /// Why a list did not succeed.
 pub(super) fn of_list(kind: Kind, error: kube::Error) -> Error {
     match error {
+        // nothing else of a list can be wrong: its selector has been read
+        kube::Error::Api(status) if status.code == 400 => Error::NoSuchPage,
+        kube::Error::Api(status) if status.code == 410 => Error::Expired,
         kube::Error::Api(status) if status.code == 403 => Error::Forbidden(status.message),
         kube::Error::Api(status) if status.code == 404 => Error::Unavailable(Box::new(NotServed(kind))),
         other => Error::Unavailable(Box::new(other)),

@@ -46,7 +46,8 @@ cases! {
         apply_guards_against_recreation, update_takes_ownership;
     deletes: finalizers_hold_an_object, no_finalizer_after_the_mark, delete_of_a_missing_object;
     validity: schema_and_rules_refuse, unknown_fields_are_dropped, config_maps_keep_their_rules;
-    reading: lists_are_ordered_and_filtered, watch_begins_with_what_is, watch_tells_every_state,
+    reading: lists_are_ordered_and_filtered, pages_make_a_whole,
+        pages_begin_where_one_ended, watch_begins_with_what_is, watch_tells_every_state,
         watch_sees_one_namespace;
     versions: versions_are_of_the_whole_store, of_many_writers_one_wins;
 }

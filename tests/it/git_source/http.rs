@@ -104,6 +104,37 @@ fn a_redirect_is_followed_without_the_credential() {
 }
 
 #[test]
+fn a_location_that_was_allowed_is_not_left() {
+    let repo = Repo::with_readme();
+    let elsewhere = GitHttp::start(repo.root(), Options::default());
+    let server = GitHttp::start(repo.root(), Options::default());
+    let at = |url: String| Remote::builder(url.parse().unwrap()).build().unwrap().staying();
+    let remote = at(server.url("origin.git"));
+    assert!(fetch(&mirror(&repo), &remote).unwrap().changed);
+
+    // to another server, and to another repository of the same one
+    for base in [elsewhere.base(), format!("{}/moved", server.base())] {
+        server.fault(Fault::RedirectTo(base.clone()));
+        server.seen();
+        let error = fetch(&mirror(&repo), &remote).unwrap_err();
+        assert!(matches!(error, Error::Moved { .. }), "{error:?}");
+        assert_eq!(error.class(), Class::Invalid);
+        let said = error.to_string();
+        assert!(
+            said.contains(&server.url("origin.git")) && said.contains(&format!("{base}/origin.git")),
+            "{said}"
+        );
+        assert_eq!((elsewhere.seen().len(), server.seen().len()), (0, 1), "nobody was asked there");
+    }
+
+    // the same by a longer name
+    server.fault(Fault::DotGit);
+    server.seen();
+    fetch(&mirror(&repo), &at(server.url("origin"))).unwrap();
+    assert!(server.seen().iter().any(|request| request.path.starts_with("/origin.git/git-upload-pack")));
+}
+
+#[test]
 fn redirects_that_lead_nowhere_good_are_refused() {
     let repo = Repo::with_readme();
     let tls = GitHttp::start(repo.root(), Options { tls: true, ..Options::default() });

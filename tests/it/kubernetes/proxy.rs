@@ -41,6 +41,8 @@ pub(super) struct Proxy {
 struct Plan {
     wrong: VecDeque<Wrong>,
     requests: usize,
+    /// Bytes of the answers' bodies.
+    bytes: usize,
     /// How much later each answer begins.
     late: Duration,
 }
@@ -89,6 +91,11 @@ impl Proxy {
     /// How many requests came since this was last asked.
     pub(super) fn take_requests(&self) -> usize {
         std::mem::take(&mut self.plan.lock().unwrap().requests)
+    }
+
+    /// How many bytes of answers went through since this was last asked.
+    pub(super) fn take_bytes(&self) -> usize {
+        std::mem::take(&mut self.plan.lock().unwrap().bytes)
     }
 }
 
@@ -149,7 +156,11 @@ async fn answer(
     let (head, body) = answer.into_parts();
     if wrong.is_none() {
         // as it comes: a watch is an answer that does not end
-        return Ok(Response::from_parts(head, body.boxed_unsync()));
+        let counted = body.map_frame(move |frame| {
+            plan.lock().unwrap().bytes += frame.data_ref().map_or(0, Bytes::len);
+            frame
+        });
+        return Ok(Response::from_parts(head, counted.boxed_unsync()));
     }
     body.collect().await.map_err(|_| "half an answer")?;
     match wrong {

@@ -298,6 +298,8 @@ fn word(error: &Error) -> &'static str {
         Error::Invalid { .. } => "invalid",
         Error::Forbidden(_) => "forbidden",
         Error::Malformed { .. } => "malformed",
+        Error::Expired => "expired",
+        Error::NoSuchPage => "no such page",
         Error::Unavailable(_) => "unavailable",
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs with `--kubeconfig`, without the socket of an `ostler up`, as users of little power.
 
 mod api;
+mod private;
 
 use std::{
     ffi::OsString,

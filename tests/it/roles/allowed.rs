@@ -83,6 +83,16 @@ async fn a_code_repository_that_is_not_allowed_is_neither_applied_nor_cloned() {
     let place = format!("ConfigRepository {}/config, spec.checks.allowedRepositories", stage.namespace);
     assert!(said.contains(url.trim_end_matches(".git")) && said.contains(&place), "{said}");
 
+    let session_says = async |what: &str, reason: &str| {
+        eventually(what, async || {
+            let status = stage.api::<Session>().get("other").await.unwrap().status?;
+            let ready = condition::get(&status.conditions, types::READY)?;
+            (ready.reason == reason).then(|| ready.message.clone())
+        })
+        .await
+    };
+    assert_eq!(session_says("its session says why", "RepositoryNotAllowed").await, said);
+
     stage.allow(&json!([format!("{}/*", code.bare().parent().unwrap().display())])).await;
     eventually("the run ends and the session of the file is there", async || {
         let status = stage.api::<HarnessRun>().get("fix").await.unwrap().status?;
@@ -91,5 +101,6 @@ async fn a_code_repository_that_is_not_allowed_is_neither_applied_nor_cloned() {
         (ended && stage.api::<Session>().get_opt("work").await.unwrap().is_some()).then_some(())
     })
     .await;
+    session_says("its session is ready", "Ready").await;
     assert_eq!(up.stop().code, Some(0));
 }

@@ -1,4 +1,4 @@
-//! A ledger that cannot be written.
+//! A ledger that cannot be written, and code repositories that are not allowed.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -64,4 +64,21 @@ fn a_run_claimed_by_the_state_folder_alone_is_recorded_without_a_claim() {
     assert_eq!(ledger.result("hello").unwrap()["outcome"], "Succeeded");
     assert!(ledger.claim("hello").is_none());
     ledger.assert_signed();
+}
+
+#[test]
+fn code_repositories_are_those_of_the_flag() {
+    let world = World::new();
+    world.push_run("hello", &commits("WORK", "done"));
+    let invalid = world.up_until_idle(&["--allowed-repositories", "https://git.example.com/a*"]);
+    assert_eq!(invalid.code, Some(2), "{}", invalid.text);
+    assert!(invalid.text.contains("--allowed-repositories is refused"), "{}", invalid.text);
+    let refused = world.up_until_idle(&["--allowed-repositories", "https://git.example.com/*,/srv/git/*"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.text);
+    assert!(refused.text.contains("RepositoryNotAllowed"), "{}", refused.text);
+    assert_eq!(world.code_branches(), ["main"], "nothing started");
+    let pattern = format!("{}/*", world.code.bare().parent().unwrap().display());
+    let ended = world.up_until_idle(&["--allowed-repositories", &pattern]);
+    assert_eq!(ended.code, Some(0), "{}", ended.text);
+    assert_eq!(world.code_file("hello", "WORK"), "done");
 }

@@ -1,5 +1,6 @@
 //! The whole way: push, claim, start, result, code branch.
 
+use ostler::kinds::{Phase, Reason};
 use serde_json::json;
 
 use super::{
@@ -8,7 +9,7 @@ use super::{
     world::World,
 };
 use crate::servers::{
-    git_http::{Auth, GitHttp, Options},
+    git_http::{Auth, Fault, GitHttp, Options},
     repo::{Repo, git},
 };
 
@@ -131,11 +132,35 @@ pub(super) fn on_the_web() -> Web {
 #[test]
 fn a_push_over_https_with_a_password_and_a_private_authority_does_too() {
     let web = on_the_web();
-    let pushed = web.world.push_run("hello", &commits("WORK", "done"));
+    let pushed = web.world.push_run("hello", &format!("echo said\n{}", commits("WORK", "done")));
     goes_the_whole_way(&web.world, &pushed);
     for (server, password) in [(&web.config, PASSWORDS[0]), (&web.code, PASSWORDS[1])] {
         let seen = server.seen();
         assert!(seen.iter().any(|request| request.path.contains("git-receive-pack")), "it was pushed there");
         assert!(seen.iter().all(|request| !request.path.contains(password)));
     }
+
+    // its place is gone, and the ledger is behind the password
+    let mut logs = web.world.ostler();
+    let logs = logs.args(["logs", "hello", "--state"]).arg(web.world.state()).output().unwrap();
+    let (said, error) = (String::from_utf8_lossy(&logs.stdout), String::from_utf8_lossy(&logs.stderr));
+    assert!(said.contains("said\n"), "{said}{error}");
+}
+
+#[test]
+fn a_code_repository_that_is_elsewhere_now_is_not_followed_there() {
+    let web = on_the_web();
+    let elsewhere = GitHttp::start(web.world.code.root(), Options { tls: true, ..Options::default() });
+    web.code.fault(Fault::RedirectTo(elsewhere.base()));
+    web.world.push_run("hello", &commits("WORK", "done"));
+    let up = web.world.up();
+    let run = web.world.wait_run("hello", "it fails", |status| {
+        (status.phase, status.reason) == (Some(Phase::Failed), Some(Reason::CloneFailed))
+    });
+    let message = run.status.unwrap().message.unwrap();
+    for url in [web.code.url("origin.git"), elsewhere.url("origin.git")] {
+        assert!(message.contains(&url), "{url} is not named: {message}");
+    }
+    assert!(elsewhere.seen().is_empty(), "nobody was asked there");
+    drop(up);
 }

@@ -60,6 +60,8 @@ pub(crate) enum Fault {
     StallAfter(usize),
     /// Sends each GET to the same path below another base URL.
     RedirectTo(String),
+    /// Sends each GET for `/a` to `/a.git`, as forges do.
+    DotGit,
 }
 
 /// Where the body of an answer ends before its time, and how.
@@ -238,6 +240,12 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     match &fault {
         Fault::Status(status) => return Ok(plain(StatusCode::from_u16(*status).unwrap())),
         Fault::Delay(time) => tokio::time::sleep(*time).await,
+        Fault::DotGit if head.method == http::Method::GET && !head.uri.path().contains(".git/") => {
+            let mut response = plain(StatusCode::MOVED_PERMANENTLY);
+            let to = head.uri.to_string().replacen("/info/refs", ".git/info/refs", 1);
+            response.headers_mut().insert(header::LOCATION, to.parse().unwrap());
+            return Ok(response);
+        }
         Fault::RedirectTo(base) if head.method == http::Method::GET => {
             let mut response = plain(StatusCode::MOVED_PERMANENTLY);
             let to = format!("{base}{}", head.uri).parse().unwrap();

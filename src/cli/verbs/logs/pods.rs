@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use kube::Client;
 
-use super::{Error, Out, beyond, is_terminal, recorded, until};
+use super::{
+    Error, Out, beyond, is_terminal,
+    recorded::{self, Ledger},
+    until,
+};
 use crate::{
     kinds::{HarnessRun, ObjectId, Phase},
     kubernetes::workloads::{OutputError, copy_output},
-    ports::{Objects, workloads::sidecar::LogsRequest},
+    ports::workloads::sidecar::LogsRequest,
     telemetry::Chain,
 };
 
@@ -18,13 +22,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Prints the output of a run that exists.
 pub(super) async fn print(
     client: &Client,
-    objects: &dyn Objects,
+    ledger: Ledger<'_>,
     id: &ObjectId,
     mut run: HarnessRun,
     follow: bool,
     out: Out<'_>,
 ) -> Result<(), Error> {
-    let mut shown = 0;
+    let (mut shown, objects) = (0, ledger.plane.objects());
     loop {
         if follow {
             run = until(objects, id, has_begun).await?;
@@ -62,7 +66,7 @@ pub(super) async fn print(
             Err(error) => return Err(none(id, &Chain(&error).to_string())),
         }
     }
-    let all = recorded::read(objects, id, Some(&run)).await?;
+    let all = recorded::read(ledger, id, Some(&run)).await?;
     out.write_all(beyond(&all, shown))?;
     Ok(())
 }

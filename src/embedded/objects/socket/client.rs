@@ -22,7 +22,7 @@ use crate::{
     names::Namespace,
     ports::{
         Objects,
-        objects::{At, Error, Happening, Told},
+        objects::{At, Error, Happening, Page, Part, Told},
     },
 };
 
@@ -115,6 +115,7 @@ fn unexpected(answer: &Answer) -> Error {
         Answer::Done => "done",
         Answer::Object(_) => "an object",
         Answer::Objects(_) => "objects",
+        Answer::Page(_) => "a page",
         Answer::Events(_) => "events",
         Answer::Change(_) | Answer::End => "a watch",
         Answer::Failed(_) => "a failure",
@@ -143,6 +144,14 @@ impl Objects for RemoteStore {
     async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<Object>, Error> {
         match self.ask(Request::List { kind, namespace: namespace.cloned() }).await? {
             Answer::Objects(objects) => Ok(objects),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn page(&self, kind: Kind, namespace: Option<&Namespace>, part: &Part) -> Result<Page, Error> {
+        let request = Request::Page { kind, namespace: namespace.cloned(), part: part.clone() };
+        match self.ask(request).await? {
+            Answer::Page(page) => Ok(page),
             other => Err(unexpected(&other)),
         }
     }

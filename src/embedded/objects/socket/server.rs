@@ -131,6 +131,9 @@ async fn answer(store: &Store, request: Request) -> Result<Answer, Error> {
     Ok(match request {
         Request::Get { id } => Answer::Object(store.get(&id).await?.map(Box::new)),
         Request::List { kind, namespace } => Answer::Objects(store.list(kind, namespace.as_ref()).await?),
+        Request::Page { kind, namespace, part } => {
+            Answer::Page(store.page(kind, namespace.as_ref(), &part).await?)
+        }
         Request::Create { object: new, manager } => object(store.create(&new, &manager).await?),
         Request::Apply { object: new, manager, force, at } => {
             let at = at.map(Into::into);

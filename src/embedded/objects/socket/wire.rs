@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     kinds::{Kind, Object, ObjectId, Reason},
     names::{Namespace, Uid},
-    ports::objects::{At, Error, Happening, Severity, Told},
+    ports::objects::{At, Error, Happening, Page, Part, Severity, Told},
 };
 
 /// The longest line: an object of the largest size with room for what JSON adds, twice.
@@ -41,6 +41,7 @@ pub(super) enum Request {
     Watch { kind: Kind, namespace: Option<Namespace> },
     Get { id: ObjectId },
     List { kind: Kind, namespace: Option<Namespace> },
+    Page { kind: Kind, namespace: Option<Namespace>, part: Part },
     Create { object: Object, manager: String },
     Apply { object: Object, manager: String, force: bool, at: Option<Expected> },
     Merge { id: ObjectId, at: Expected, patch: Value, manager: String },
@@ -64,6 +65,7 @@ pub(super) enum Answer {
     Done,
     Object(Option<Box<Object>>),
     Objects(Vec<Object>),
+    Page(Page),
     Events(Vec<Told>),
     Change(Change),
     /// The watched store has ended.
@@ -116,6 +118,8 @@ pub(super) enum Failure {
     Invalid { id: ObjectId, causes: Vec<String> },
     Forbidden { message: String },
     Malformed { id: ObjectId, message: String },
+    Expired,
+    NoSuchPage,
     Unavailable { message: String },
 }
 
@@ -128,6 +132,8 @@ impl From<Error> for Failure {
             Error::Invalid { id, causes } => Self::Invalid { id, causes },
             Error::Forbidden(message) => Self::Forbidden { message },
             Error::Malformed { id, source } => Self::Malformed { id, message: source.to_string() },
+            Error::Expired => Self::Expired,
+            Error::NoSuchPage => Self::NoSuchPage,
             Error::Unavailable(source) => Self::Unavailable { message: source.to_string() },
         }
     }
@@ -144,6 +150,8 @@ impl From<Failure> for Error {
             Failure::Malformed { id, message } => {
                 Self::Malformed { id, source: <serde_json::Error as serde::de::Error>::custom(message) }
             }
+            Failure::Expired => Self::Expired,
+            Failure::NoSuchPage => Self::NoSuchPage,
             Failure::Unavailable { message } => Self::Unavailable(message.into()),
         }
     }

@@ -5,6 +5,7 @@ use kube::{ResourceExt, runtime::watcher::Event};
 use ostler::{
     kinds::{Kind, Object},
     names::Namespace,
+    ports::objects::{Error, Page, Part},
 };
 use serde_json::json;
 
@@ -26,6 +27,61 @@ pub(super) async fn lists_are_ordered_and_filtered(ground: Ground) {
     assert_eq!(names(ours).len(), 4);
     let elsewhere: Namespace = "nobody-is-here".parse().unwrap();
     assert!(ground.store.list(Kind::Agent, Some(&elsewhere)).await.unwrap().is_empty());
+}
+
+async fn page(ground: &Ground, labels: &str, limit: u32, after: Option<String>) -> Result<Page, Error> {
+    let part = Part { labels: labels.parse().unwrap(), limit, after };
+    ground.store.page(Kind::Agent, Some(&ground.namespace), &part).await
+}
+
+fn named(page: &Page) -> Vec<String> {
+    page.objects.iter().map(ResourceExt::name_any).collect()
+}
+
+pub(super) async fn pages_make_a_whole(ground: Ground) {
+    for (name, tier) in [("b", "x"), ("a-b", "y"), ("a", "x"), ("a.b", "x"), ("c", "y")] {
+        let body = json!({"metadata": {"labels": {"tier": tier}}, "spec": {"preset": "codex", "image": "i"}});
+        ground.store.create(&ground.object(name, body), "m").await.unwrap();
+    }
+    for (labels, whole) in [
+        ("", &["a", "a-b", "a.b", "b", "c"][..]),
+        ("tier=x", &["a", "a.b", "b"]),
+        ("tier!=x", &["a-b", "c"]),
+        ("tier,!other", &["a", "a-b", "a.b", "b", "c"]),
+        ("other", &[]),
+    ] {
+        for limit in [1, 2, 3, 100] {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = page(&ground, labels, limit, after).await.unwrap();
+                assert!(page.objects.len() <= limit as usize, "{labels:?}: more than {limit}");
+                found.extend(named(&page));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, whole, "{labels:?} in pages of {limit}");
+        }
+    }
+}
+
+pub(super) async fn pages_begin_where_one_ended(ground: Ground) {
+    for name in ["a", "b", "c", "d"] {
+        ground.create(name, "i1").await;
+    }
+    let first = page(&ground, "", 2, None).await.unwrap();
+    assert_eq!(named(&first), ["a", "b"]);
+    // the object at which the page ended may go, and the next page is there
+    for (name, object) in ["a", "b"].iter().zip(&first.objects) {
+        ground.store.delete(&ground.agent_id(name), &at(object)).await.unwrap();
+    }
+    let second = page(&ground, "", 2, first.next).await.unwrap();
+    assert_eq!((named(&second), second.next), (vec!["c".to_owned(), "d".to_owned()], None));
+    for bad in ["?", "/", "a", "../../x"] {
+        let error = page(&ground, "", 2, Some(bad.to_owned())).await.unwrap_err();
+        assert!(matches!(error, Error::NoSuchPage), "{bad}: {error:?}");
+    }
 }
 
 pub(super) async fn watch_begins_with_what_is(ground: Ground) {
