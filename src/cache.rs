@@ -1,5 +1,7 @@
 //! Read caches: one watch per kind, shared by everybody in the process.
 
+mod groups;
+
 use std::{collections::BTreeSet, future::Future, sync::Arc};
 
 use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -14,6 +16,7 @@ use kube::{
 };
 use tokio::sync::broadcast;
 
+use self::groups::Groups;
 use crate::{
     kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Kind, Object, ObjectId, Session, Typed},
     names::Namespace,
@@ -29,31 +32,43 @@ pub struct Cache<K: Typed + std::fmt::Debug> {
     /// `None`: a list has come, and anything may have changed or gone.
     touched: broadcast::Sender<Option<ObjectRef<K>>>,
     namespace: Option<Namespace>,
+    groups: Arc<Groups<K>>,
 }
 
 impl<K: Typed + std::fmt::Debug> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        let Self { reader, touched, namespace } = self;
-        Self { reader: reader.clone(), touched: touched.clone(), namespace: namespace.clone() }
+        let Self { reader, touched, namespace, groups } = self;
+        let (namespace, groups) = (namespace.clone(), Arc::clone(groups));
+        Self { reader: reader.clone(), touched: touched.clone(), namespace, groups }
     }
 }
 
 impl<K: Typed + std::fmt::Debug> Cache<K> {
-    /// A cache; the task that fills it is added to `fills` and ends with the store.
+    /// A cache; the task that fills it is added to `fills` and ends with the store. `group`: what of an object its like can
+    /// be found by.
     fn new(
         store: &dyn Objects,
         namespace: Option<&Namespace>,
+        group: fn(&K) -> Option<&str>,
         fills: &mut Vec<BoxFuture<'static, ()>>,
     ) -> Self {
         let (reader, mut writer) = reflector::store::<K>();
         let (touched, _) = broadcast::channel(BEHIND);
         let mut events = objects::watch::<K>(store, namespace.cloned()).default_backoff().boxed();
-        let cache = Self { reader, touched: touched.clone(), namespace: namespace.cloned() };
+        let groups = Arc::new(Groups::new(group));
+        let cache = Self {
+            reader,
+            touched: touched.clone(),
+            namespace: namespace.cloned(),
+            groups: Arc::clone(&groups),
+        };
+        let held = cache.reader.clone();
         let fill = async move {
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {
                         writer.apply_watcher_event(&event);
+                        groups.follow(&event, &held);
                         // no reader of these is no error
                         match &event {
                             Event::Apply(object) | Event::Delete(object) => {
@@ -170,14 +185,15 @@ impl<K: Typed + std::fmt::Debug> Cache<K> {
 }
 
 impl Cache<HarnessRun> {
-    /// Every run of a session.
+    /// Every run of a session, by name.
     #[must_use]
     pub fn of_session(&self, namespace: &str, session: &str) -> Vec<Arc<HarnessRun>> {
-        self.reader.state_filter(|run| {
-            run.spec.session_ref.as_ref().is_some_and(|named| named.name == session)
-                && run.metadata.namespace.as_deref() == Some(namespace)
-        })
+        self.groups.get(namespace, session)
     }
+}
+
+fn session_of(run: &HarnessRun) -> Option<&str> {
+    run.spec.session_ref.as_ref().map(|session| session.name.as_str())
 }
 
 /// What may have changed.
@@ -214,12 +230,12 @@ impl Caches {
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let mut fills: Vec<BoxFuture<'static, ()>> = Vec::new();
         let caches = Self {
-            repositories: Cache::new(store, namespace, &mut fills),
-            policies: Cache::new(store, namespace, &mut fills),
-            agents: Cache::new(store, namespace, &mut fills),
-            sessions: Cache::new(store, namespace, &mut fills),
-            runs: Cache::new(store, namespace, &mut fills),
-            config_maps: Cache::new(store, namespace, &mut fills),
+            repositories: Cache::new(store, namespace, |_| None, &mut fills),
+            policies: Cache::new(store, namespace, |_| None, &mut fills),
+            agents: Cache::new(store, namespace, |_| None, &mut fills),
+            sessions: Cache::new(store, namespace, |_| None, &mut fills),
+            runs: Cache::new(store, namespace, session_of, &mut fills),
+            config_maps: Cache::new(store, namespace, |_| None, &mut fills),
         };
         let fill = async move {
             futures::future::join_all(fills).await;

@@ -2,6 +2,7 @@
 
 pub mod census;
 mod context;
+mod news;
 pub mod run;
 pub mod session;
 pub mod sweep;

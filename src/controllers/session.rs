@@ -5,7 +5,7 @@
 
 mod step;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::StreamExt;
 use kube::{
@@ -21,6 +21,7 @@ use step::{Effect, Observed};
 use super::{
     Context, Error,
     context::{report, retry},
+    news::News,
 };
 use crate::{
     kinds::{ObjectId, Session, Typed, meta, session::SessionStatus},
@@ -52,21 +53,22 @@ pub async fn control(context: Arc<Context>, shutdown: impl Future<Output = ()> +
         .await;
 }
 
-/// Sessions whose runs changed. A deleted run is no longer there to name its session, so all of its namespace look.
+/// Sessions of runs of which something else is to be said than before: a run's status is written many times.
 fn of_runs(context: &Context) -> impl futures::Stream<Item = ObjectRef<Session>> + Send + 'static {
-    let caches = context.caches.clone();
-    let touched = caches.runs.touched();
-    touched.flat_map(move |run| {
-        let namespace = run.namespace.clone().unwrap_or_default();
-        let sessions: Vec<_> = match caches.runs.get(&namespace, &run.name) {
-            Some(run) => {
-                run.spec.session_ref.iter().map(|r| ObjectRef::new(&r.name).within(&namespace)).collect()
-            }
-            None => {
-                caches.sessions.within(&namespace).iter().map(|s| ObjectRef::from_obj(s.as_ref())).collect()
-            }
-        };
-        futures::stream::iter(sessions)
+    let runs = context.caches.runs.clone();
+    let mut news = News::default();
+    let touched = runs.touched();
+    touched.flat_map(move |reference| {
+        let run = runs.reader().get(&reference);
+        let now = run.and_then(|run| {
+            let session = run.spec.session_ref.as_ref()?.name.clone();
+            Some((session, step::Part::of(&run)))
+        });
+        let named = [news.last(&reference), now.as_ref()];
+        let sessions: BTreeSet<String> = named.into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        let sessions = if news.is(&reference, now) { sessions } else { BTreeSet::new() };
+        let namespace = reference.namespace.unwrap_or_default();
+        futures::stream::iter(sessions).map(move |name| ObjectRef::new(&name).within(&namespace))
     })
 }
 

@@ -248,7 +248,20 @@ pub fn id_of(kind: Kind, object: &impl ResourceExt) -> Option<ObjectId> {
 /// [`Error::Malformed`] when it does not fit.
 pub fn typed<K: Typed>(object: Object) -> Result<K, Error> {
     let id = id_of(K::KIND, &object);
-    let parsed = serde_json::to_value(object).and_then(serde_json::from_value);
+    let Object { types, metadata, data } = object;
+    // each event of a watch comes by here: what is most of an object is moved, not copied
+    let mut fields = match data {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    };
+    if let Some(types) = types {
+        fields.insert("apiVersion".to_owned(), types.api_version.into());
+        fields.insert("kind".to_owned(), types.kind.into());
+    }
+    let parsed = serde_json::to_value(metadata).and_then(|metadata| {
+        fields.insert("metadata".to_owned(), metadata);
+        serde_json::from_value(Value::Object(fields))
+    });
     parsed.map_err(|source| Error::Malformed { id: id.unwrap_or_else(|| unnamed(K::KIND)), source })
 }
 

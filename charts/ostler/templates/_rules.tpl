@@ -96,7 +96,7 @@ What each role may do, and why. A rule without a reason in the line before it fa
 - apiGroups: [ostler.dev]
   resources: [configrepositories, sessions, harnessruns, agents, egresspolicies]
   verbs: [list, watch]
-# The controller writes to the same status: it is read before it is written.
+# The controller writes to the same status: when it was first, or the watch is behind, the object is read.
 - apiGroups: [ostler.dev]
   resources: [configrepositories, harnessruns]
   verbs: [get]

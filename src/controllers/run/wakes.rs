@@ -9,12 +9,12 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream::BoxStream};
-use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use super::turns;
 use crate::{
     cache::{Cache, Caches},
-    controllers::Context,
+    controllers::{Context, news::News},
     kinds::{
         ConfigRepository, HarnessRun, Phase, Typed,
         condition::{self, types},
@@ -147,26 +147,6 @@ fn is_over(run: &HarnessRun) -> bool {
     run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal)
 }
 
-/// What was seen of objects last, to tell news from other writes.
-struct News<K: Resource>(HashMap<ObjectRef<K>, u64>);
-
-impl<K: Resource> Default for News<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Resource<DynamicType = ()> + Clone> News<K> {
-    /// True when the object is another than before; `None`: it is gone.
-    fn is(&mut self, reference: &ObjectRef<K>, now: Option<u64>) -> bool {
-        let before = match now {
-            Some(now) => self.0.insert(reference.clone(), now),
-            None => self.0.remove(reference),
-        };
-        now.is_none() || before != now
-    }
-}
-
 /// What an author says, and more.
 fn fingerprint(object: &impl ResourceExt, more: impl Hash) -> u64 {
     let meta = object.meta();
@@ -238,8 +218,8 @@ mod tests {
                 "spec": spec, "status": status});
             serde_json::from_value(object).unwrap()
         };
-        let mut news = News::default();
-        let reference = ObjectRef::<Session>::new("s").within("team");
+        let mut news = News::<Session, u64>::default();
+        let reference = ObjectRef::new("s").within("team");
         let steps = [
             (Some(session(json!({}), json!({}))), true),
             (Some(session(json!({}), json!({"activeRuns": 1}))), false),

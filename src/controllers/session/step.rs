@@ -33,6 +33,24 @@ pub(super) struct Step {
     pub(super) status: SessionStatus,
 }
 
+/// What of a run its session's status depends on. The phase of one that goes on is told by the run itself.
+#[derive(Debug, PartialEq)]
+pub(super) struct Part {
+    is_active: bool,
+    started: Option<(Timestamp, Option<Phase>)>,
+    not_allowed: Option<String>,
+}
+
+impl Part {
+    pub(super) fn of(run: &HarnessRun) -> Self {
+        let status = run.status.as_ref();
+        let started = status.and_then(|status| {
+            Some((status.start_time.as_ref()?.0, status.phase.filter(|phase| phase.is_terminal())))
+        });
+        Self { is_active: is_active(run), started, not_allowed: not_allowed(&[run]) }
+    }
+}
+
 /// Decides the next step.
 pub(super) fn step(observed: &Observed<'_>) -> Step {
     let session = observed.session;

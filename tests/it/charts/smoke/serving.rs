@@ -3,8 +3,9 @@
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use ostler::{
-    kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Session},
-    kubernetes::callers::KubeCallers,
+    kinds::{Agent, ConfigRepository, EgressPolicy, HarnessRun, Kind, Session},
+    kubernetes::{callers::KubeCallers, objects::KubeObjects},
+    ports::{Objects, objects::id_of},
     proxy::gateway::Callers,
     resolve,
 };
@@ -39,9 +40,21 @@ impl Attempt<'_> {
         if !asked {
             return Err(format!("the recorder answered {} and asked nobody", answer.status()));
         }
+        self.read_after_a_conflict(&followed).await?;
         self.event(&followed).await;
         self.secret().await?;
         self.stand_by().await;
+        Ok(())
+    }
+
+    /// What it reads again when somebody else wrote a status first, which cannot be brought about at will.
+    async fn read_after_a_conflict(&self, repository: &ConfigRepository) -> Result<(), String> {
+        let objects = KubeObjects::new(self.smoke.client.clone());
+        let run = self.objects::<HarnessRun>().get("fix").await.unwrap();
+        for id in [id_of(Kind::ConfigRepository, repository), id_of(Kind::HarnessRun, &run)] {
+            let found = objects.get(&id.unwrap()).await.map_err(|error| error.to_string())?;
+            assert!(found.is_some());
+        }
         Ok(())
     }
 
