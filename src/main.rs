@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Caches are made of many small pieces that live long, beside the large ones of each message: the C library's allocator
-/// keeps twice the memory for that, and musl's, in the static binary, lets one thread at a time. See docs/design/0016.
+/// Caches are many small pieces that live long, made between the large and short ones of messages: glibc keeps more than
+/// twice the memory for that (docs/design/0016).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -112,7 +112,7 @@ mod tests {
     fn groups_are_what_the_store_has() {
         let (store, mut writer) = reflector::store::<HarnessRun>();
         let groups = Groups::new(|run: &HarnessRun| run.spec.session_ref.as_ref().map(|s| s.name.as_str()));
-        let steps = [
+        let steps = vec![
             (Event::Apply(run("a", Some("s"))), ["a", "", ""]),
             (Event::Apply(run("b", Some("s"))), ["a b", "", ""]),
             (Event::Apply(run("c", None)), ["a b", "", ""]),

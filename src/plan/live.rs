@@ -13,6 +13,9 @@ use crate::{
     ports::objects::{At, id_of},
 };
 
+/// What of a status plans look at: whether a run has begun, and with which digest.
+const STATUS: [&str; 3] = ["phase", "claim", "digest"];
+
 /// The objects of the namespaces that a repository may write to.
 #[derive(Debug, Clone, Default)]
 pub struct Live {
@@ -25,6 +28,15 @@ impl Live {
     pub fn new(objects: impl IntoIterator<Item = (Kind, Object)>) -> Self {
         let known = objects.into_iter().filter(|(kind, _)| *kind != Kind::ConfigRepository);
         Self { objects: known.filter_map(|(kind, object)| Some((id_of(kind, &object)?, object))).collect() }
+    }
+
+    /// An object without the parts of its status at which no plan looks.
+    #[must_use]
+    pub fn trimmed(mut object: Object) -> Object {
+        if let Some(Value::Object(status)) = object.data.get_mut("status") {
+            status.retain(|field, _| STATUS.contains(&field.as_str()));
+        }
+        object
     }
 
     /// What the store would hold had it just applied `desired`: the left side of a plan between two revisions.

@@ -15,8 +15,11 @@ use crate::{
     manifest::Scope,
     names::Namespace,
     plan::Live,
-    ports::objects::{At, id_of, merge_patch},
+    ports::objects::{At, Labels, Part, id_of, merge_patch},
 };
+
+/// Objects of a page.
+const PAGE: u32 = 500;
 
 /// The objects of the namespaces that the repository may write to.
 ///
@@ -27,14 +30,24 @@ pub(super) async fn live(scope: &Scope, context: &Context) -> Result<Live, Error
     Ok(Live::new(lists.into_iter().flatten()))
 }
 
+/// In pages, of which only what a plan looks at is kept: of thousands of runs their statuses are most.
 async fn list(kind: Kind, scope: &Scope, context: &Context) -> Result<Vec<(Kind, Object)>, Error> {
-    let listed = context.store.list(kind, scope.single()).await;
-    let listed = listed.map_err(|source| Error::Objects { what: format!("list {kind} objects"), source })?;
     let allowed = |object: &Object| {
         let namespace = object.namespace().and_then(|name| name.parse().ok());
         namespace.is_some_and(|namespace: Namespace| scope.allows(&namespace))
     };
-    Ok(listed.into_iter().filter(allowed).map(|object| (kind, object)).collect())
+    let mut part = Part { labels: Labels::default(), limit: PAGE, after: None };
+    let mut kept = Vec::new();
+    loop {
+        let page = context.store.page(kind, scope.single(), &part).await;
+        let page = page.map_err(|source| Error::Objects { what: format!("list {kind} objects"), source })?;
+        let objects = page.objects.into_iter().filter(allowed);
+        kept.extend(objects.map(|object| (kind, Live::trimmed(object))));
+        match page.next {
+            Some(next) => part.after = Some(next),
+            None => return Ok(kept),
+        }
+    }
 }
 
 /// Writes the fields that this loop owns; the recorder's condition and tip are not among them.

@@ -111,10 +111,12 @@ impl Pods {
         self.changed(&run);
     }
 
-    fn take_in(self: &Arc<Self>, all: &mut BTreeMap<Uid, Held>, seen: Seen) {
+    fn take_in(self: &Arc<Self>, all: &mut BTreeMap<Uid, Held>, mut seen: Seen) {
         match all.get_mut(&seen.run().uid) {
             Some(held) if held.seen.borrow().uid == seen.uid => {
                 held.made = None;
+                // what we took off comes back only in states from before
+                seen.confirmed |= held.seen.borrow().confirmed;
                 held.seen.send_replace(Arc::new(seen));
             }
             _ => {
