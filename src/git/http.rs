@@ -4,6 +4,7 @@
 //! no deadline over several requests and loses the reason of a failure. This one sends our credential to our
 //! location only, counts what it receives and stops when the budget is gone.
 
+mod redirect;
 pub(super) mod settings;
 
 use std::cell::RefCell;
@@ -14,16 +15,15 @@ use bytes::{Buf, Bytes};
 use gix::protocol::transport::client::blocking_io::http::{
     self as git_http, GetResponse, PostBodyDataKind, PostResponse,
 };
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, StatusCode, Url};
 use tempfile::SpooledTempFile;
 
+use self::redirect::{Elsewhere, Refusal};
 use super::Error;
 use super::budget::Budget;
 use super::error::causes;
-use super::location::Location;
 use super::remote::Remote;
-use crate::repositories::Address;
 
 /// Hops of the first request. Real servers need one (`/repo` to `/repo.git`).
 const REDIRECTS: usize = 5;
@@ -44,8 +44,8 @@ struct Exchange<'a> {
     authorization: Option<HeaderValue>,
     /// No redirect leads to another repository.
     stays: bool,
-    /// Where the server sent us instead. From then on there is no credential.
-    redirected: RefCell<Option<String>>,
+    /// Where the server sent us instead. The credential does not go to another repository.
+    redirected: RefCell<Option<Elsewhere>>,
     budget: &'a Budget<'a>,
 }
 
@@ -115,7 +115,7 @@ impl<'a> git_http::Http for Http<'a> {
     }
 
     fn redirected_base_url(&self) -> Option<String> {
-        self.0.redirected.borrow().clone()
+        self.0.redirected.borrow().as_ref().map(|elsewhere| elsewhere.base.clone())
     }
 }
 
@@ -155,7 +155,7 @@ impl Call<'_> {
     fn attempt(&mut self, url: Url) -> io::Result<reqwest::Response> {
         let exchange = Rc::clone(&self.exchange);
         let mut request = exchange.client.request(self.method.clone(), url).headers(self.headers.clone());
-        if let (Some(value), None) = (&exchange.authorization, &*exchange.redirected.borrow()) {
+        if let Some(value) = exchange.authorization.as_ref().filter(|_| !exchange.is_elsewhere()) {
             request = request.header(AUTHORIZATION, value.clone());
         }
         if self.method == Method::POST {
@@ -177,23 +177,18 @@ impl Call<'_> {
         Ok(bytes.into())
     }
 
-    /// A redirect may move the repository to another place, but not away from encryption.
+    /// Where to ask instead.
     fn redirect(&self, from: &Url, headers: &HeaderMap) -> io::Result<Url> {
-        let target =
-            headers.get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|to| from.join(to).ok());
-        let secure = |to: &Url| to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http");
-        let Some(to) = target.filter(secure).filter(|to| to.username().is_empty() && to.password().is_none())
-        else {
-            return Err(self.refuse("a redirect that is not followed".to_owned(), false));
-        };
-        let Some(base) = to.as_str().strip_suffix(&self.tail) else {
-            return Err(self.refuse("a redirect to something that is no repository".to_owned(), false));
-        };
-        if self.exchange.stays && !is_same(self.exchange.budget.location(), base) {
-            return Err(self.moved(base));
+        let exchange = &self.exchange;
+        let location = exchange.budget.location();
+        match redirect::follow(location, exchange.stays, (from, &self.tail), headers) {
+            Ok((to, elsewhere)) => {
+                *exchange.redirected.borrow_mut() = Some(elsewhere);
+                Ok(to)
+            }
+            Err(Refusal::Moved(to)) => Err(self.moved(&to)),
+            Err(Refusal::Useless(why)) => Err(self.refuse(why.to_owned(), false)),
         }
-        *self.exchange.redirected.borrow_mut() = Some(base.to_owned());
-        Ok(to)
     }
 
     fn refused(&self, response: &reqwest::Response) -> io::Error {
@@ -201,7 +196,7 @@ impl Call<'_> {
         let location = self.exchange.budget.location().clone();
         match status {
             StatusCode::UNAUTHORIZED => {
-                let redirected = self.exchange.redirected.borrow().is_some();
+                let redirected = self.exchange.is_elsewhere();
                 let sent = self.exchange.authorization.is_some() && !redirected;
                 self.exchange.budget.fail(Error::Unauthenticated {
                     location,
@@ -258,6 +253,11 @@ impl Call<'_> {
 }
 
 impl Exchange<'_> {
+    /// True when the server sent us to another repository, or to another server.
+    fn is_elsewhere(&self) -> bool {
+        self.redirected.borrow().as_ref().is_some_and(|elsewhere| !elsewhere.is_same)
+    }
+
     /// Runs `work` until it is done, the time is up or the caller interrupts.
     fn wait<T>(&self, work: impl Future<Output = reqwest::Result<T>>) -> io::Result<T> {
         let runtime = self.runtime.as_ref().expect("the runtime is taken only on drop");
@@ -293,12 +293,6 @@ impl Drop for Exchange<'_> {
             runtime.shutdown_background();
         }
     }
-}
-
-/// True when both name one repository to whoever wrote a rule about it: a server may still add `.git`.
-fn is_same(location: &Location, to: &str) -> bool {
-    let read = |text: &str| text.parse::<Address>().ok();
-    read(&location.to_string()).is_some_and(|address| read(to) == Some(address))
 }
 
 fn header_map(lines: impl IntoIterator<Item = impl AsRef<str>>) -> HeaderMap {

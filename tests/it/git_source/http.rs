@@ -104,6 +104,19 @@ fn a_redirect_is_followed_without_the_credential() {
 }
 
 #[test]
+fn a_longer_name_of_the_same_repository_gets_the_credential() {
+    let repo = Repo::with_readme();
+    let guarded = Options { auth: Some(Auth::Basic("ada", "pw")), ..Options::default() };
+    let server = GitHttp::start(repo.root(), guarded);
+    server.fault(Fault::DotGit);
+    let url = server.url("origin").parse().unwrap();
+    let remote = Remote::builder(url).credential(basic("pw")).build().unwrap();
+    assert!(fetch(&mirror(&repo), &remote).unwrap().changed);
+    let seen = server.seen();
+    assert!(seen.iter().any(|request| request.path.starts_with("/origin.git/git-upload-pack")), "{seen:?}");
+}
+
+#[test]
 fn a_location_that_was_allowed_is_not_left() {
     let repo = Repo::with_readme();
     let elsewhere = GitHttp::start(repo.root(), Options::default());
