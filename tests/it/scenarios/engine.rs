@@ -69,6 +69,18 @@ impl Engine {
         }
     }
 
+    /// What `ostler logs` must be told to read what an `up` recorded, which may have ended. Nobody puts the Secrets of a
+    /// folder into a cluster.
+    pub(super) fn of_logs(&self, state: &Path, secrets: &Path) -> Vec<OsString> {
+        match self {
+            Self::Embedded { .. } => vec!["--state".into(), state.into()],
+            Self::Cluster { cluster, .. } => {
+                let kubeconfig = cluster.kubeconfig().as_os_str().to_owned();
+                vec!["--kubeconfig".into(), kubeconfig, "--secrets".into(), secrets.into()]
+            }
+        }
+    }
+
     /// Reads an object of namespace `default` where no `up` runs.
     pub(super) async fn stored<K: Typed>(&self, state: &Path, name: &str) -> Option<K> {
         let namespace: Namespace = "default".parse().unwrap();

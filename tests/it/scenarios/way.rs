@@ -141,8 +141,7 @@ fn a_push_over_https_with_a_password_and_a_private_authority_does_too() {
     }
 
     // its place is gone, and the ledger is behind the password
-    let mut logs = web.world.ostler();
-    let logs = logs.args(["logs", "hello", "--state"]).arg(web.world.state()).output().unwrap();
+    let logs = web.world.logs("hello");
     let (said, error) = (String::from_utf8_lossy(&logs.stdout), String::from_utf8_lossy(&logs.stderr));
     assert!(said.contains("said\n"), "{said}{error}");
 }

@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -118,6 +118,12 @@ impl World {
     /// `ostler` without the machine's or the user's configuration.
     pub(super) fn ostler(&self) -> Command {
         up::ostler(self.root.path())
+    }
+
+    /// What `ostler logs` says of a run, with the Secrets of `secrets` where nobody else has them.
+    pub(super) fn logs(&self, run: &str) -> Output {
+        let target = self.engine.of_logs(&self.state(), &self.path("secrets"));
+        self.ostler().args(["logs", run]).args(target).output().unwrap()
     }
 
     fn up_command(&self, arguments: &[&str]) -> Command {
