@@ -110,7 +110,8 @@ pub fn intake(state: Intake) -> Router {
         (status = 404, body = Problem),
         (status = 409, body = Problem, description = "The run does not exist any more, or is another one of that name"),
         (status = 413, body = Problem),
-        (status = 422, body = Problem)
+        (status = 422, body = Problem),
+        (status = 503, body = Problem, description = "Nobody can say now who asks; ask again with the same")
     )
 )]
 async fn result(

@@ -33,6 +33,21 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every phase, in the order of a run's life.
+    pub const ALL: [Self; 11] = [
+        Self::Pending,
+        Self::Queued,
+        Self::Held,
+        Self::Starting,
+        Self::Running,
+        Self::Collecting,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Stopped,
+        Self::TimedOut,
+        Self::Lost,
+    ];
+
     /// True for a phase that never changes again.
     #[must_use]
     pub fn is_terminal(self) -> bool {

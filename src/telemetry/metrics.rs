@@ -29,20 +29,6 @@ pub use words::{Action, Call, Entry, Queue, Reconciler, RecordResult, SyncResult
 /// The media type of what [`Metrics::encode`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-const PHASES: [Phase; 11] = [
-    Phase::Pending,
-    Phase::Queued,
-    Phase::Held,
-    Phase::Starting,
-    Phase::Running,
-    Phase::Collecting,
-    Phase::Succeeded,
-    Phase::Failed,
-    Phase::Stopped,
-    Phase::TimedOut,
-    Phase::Lost,
-];
-
 /// All metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -94,7 +80,7 @@ impl Metrics {
     /// How many runs there are of each phase now; phases that are left out have none.
     pub fn set_runs(&self, counts: impl IntoIterator<Item = (Phase, usize)>) {
         let counts: Vec<_> = counts.into_iter().collect();
-        for phase in PHASES {
+        for phase in Phase::ALL {
             let count: usize = counts.iter().filter(|(of, _)| *of == phase).map(|(_, count)| count).sum();
             let gauge = self.families.runs.get_or_create_owned(&PhaseLabels { phase: phase.as_str() });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));

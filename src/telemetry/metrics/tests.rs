@@ -68,8 +68,8 @@ fn every_phase_has_its_gauge() {
     let metrics = Metrics::new();
     metrics.set_runs([]);
     let all = metrics.encode();
-    for phase in PHASES {
+    for phase in Phase::ALL {
         assert!(all.contains(&format!("phase=\"{phase}\"")), "{phase}");
     }
-    assert_eq!(all.matches("ostler_runs{").count(), PHASES.len());
+    assert_eq!(all.matches("ostler_runs{").count(), Phase::ALL.len());
 }
