@@ -108,7 +108,10 @@ impl Stage<'_> {
 
     /// Starts the controller again, be it with another image of ours.
     pub(in super::super) fn restart_controller(&mut self, image: &str) {
-        let ended = self.controller.take().expect("it was started").stop();
+        let controller = self.controller.take().expect("it was started");
+        // before it listens to signals, one ends it
+        controller.line("it leads", |said| said["what"] == "leading");
+        let ended = controller.stop();
         assert_eq!(ended.code, Some(0), "{}", ended.text);
         self.start_controller(image);
     }
