@@ -33,7 +33,8 @@ impl Turns {
         let others = of_session.iter().map(AsRef::as_ref).filter(|other| uid(other) != uid(run));
         let (mut shown, mut taken, mut earlier) = (BTreeMap::new(), 0, 0);
         for other in others {
-            let is_given = given.contains_key(uid(other)) && !asked(other);
+            // one that ended before it asked for its claim never will
+            let is_given = given.contains_key(uid(other)) && !asked(other) && !is_over(other);
             shown.insert(uid(other), is_given);
             taken += usize::from(is_given || holds(other));
             earlier += usize::from(!is_given && waits(other) && age(other) < age(run));
@@ -64,7 +65,12 @@ fn uid(run: &HarnessRun) -> &str {
 
 /// True while the run takes one of its session's slots.
 pub(super) fn holds(run: &HarnessRun) -> bool {
-    asked(run) && !run.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal)
+    asked(run) && !is_over(run)
+}
+
+/// True once the run has ended.
+pub(super) fn is_over(run: &HarnessRun) -> bool {
+    run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal)
 }
 
 fn asked(run: &HarnessRun) -> bool {
@@ -150,6 +156,14 @@ mod tests {
             matches!(turns.ask(&b, &session(1), &all), Turn::Wait(_)),
             "another session's turn changes nothing"
         );
+        let stopped = [run("a", json!({"phase": "Stopped"})), b.clone()];
+        assert_eq!(
+            turns.ask(&b, &session(1), &stopped),
+            Turn::Now,
+            "one that ended before it began gives it back"
+        );
+        let turns = Turns::default();
+        assert_eq!(turns.ask(&a, &session(1), &all), Turn::Now);
         let gone = [b.clone()];
         assert_eq!(turns.ask(&b, &session(1), &gone), Turn::Now, "a deleted run gives its turn back");
     }

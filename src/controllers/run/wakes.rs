@@ -11,12 +11,12 @@ use std::{
 use futures::{Stream, StreamExt, stream::BoxStream};
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
-use super::turns;
+use super::turns::{self, is_over};
 use crate::{
     cache::{Cache, Caches},
     controllers::{Context, news::News},
     kinds::{
-        ConfigRepository, HarnessRun, Phase, Typed,
+        ConfigRepository, HarnessRun, Typed,
         condition::{self, types},
     },
 };
@@ -141,10 +141,6 @@ fn look(
 ) -> futures::stream::Iter<std::vec::IntoIter<ObjectRef<HarnessRun>>> {
     let found = if any { runs.reader().state_filter(which) } else { vec![] };
     futures::stream::iter(found.iter().map(|run| ObjectRef::from_obj(run.as_ref())).collect::<Vec<_>>())
-}
-
-fn is_over(run: &HarnessRun) -> bool {
-    run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_terminal)
 }
 
 /// What an author says, and more.
