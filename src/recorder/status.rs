@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt;
+use kube::{ResourceExt, core::object::HasStatus};
 
 use super::{Error, write::Verdict};
 use crate::{
     kinds::{
-        ConfigRepository, HarnessRun, ObjectId, Phase, Reason, Typed,
+        ConfigRepository, ObjectId, Phase, Reason, Typed,
         condition::{self, State, types},
         config_repository::ConfigRepositoryStatus,
         harness_run::{AgentSession, Changes, EgressSeen, HarnessRunStatus, ResultRef},
@@ -35,15 +35,15 @@ pub(super) struct Stands<S> {
 /// Changes a status by change and guarded write, until nobody else came between. The first attempt is on the object at
 /// hand, unless that is known to be `behind`; it is read for the next ones. Nothing is written when nothing changes.
 /// `None`: the object is gone, or another one of the same name is there.
-async fn change<K, S>(
+pub(super) async fn change<K, S>(
     store: &dyn Objects,
     object: &K,
     behind: bool,
-    change: impl Fn(&K) -> (S, S),
+    change: impl Fn(&mut S),
 ) -> Result<Option<Stands<S>>, Error>
 where
-    K: Typed,
-    S: serde::Serialize,
+    K: Typed + HasStatus<Status = S>,
+    S: serde::Serialize + Clone + Default,
 {
     let Some(id) = objects::id_of(K::KIND, object) else { return Ok(None) };
     if !behind && let Some(stands) = attempt(store, &id, object, &change).await? {
@@ -64,14 +64,16 @@ async fn attempt<K, S>(
     store: &dyn Objects,
     id: &ObjectId,
     current: &K,
-    change: impl Fn(&K) -> (S, S),
+    change: impl Fn(&mut S),
 ) -> Result<Option<Stands<S>>, Error>
 where
-    K: Typed,
-    S: serde::Serialize,
+    K: Typed + HasStatus<Status = S>,
+    S: serde::Serialize + Clone + Default,
 {
     let Some(at) = At::of(current) else { return Ok(None) };
-    let (before, after) = change(current);
+    let before = current.status().cloned().unwrap_or_default();
+    let mut after = before.clone();
+    change(&mut after);
     let value = |status: &S| serde_json::to_value(status).expect("our statuses are JSON");
     let Some(patch) = objects::merge_patch(&value(&before), &value(&after)) else {
         return Ok(Some(Stands { before, after, version: at.resource_version }));
@@ -80,38 +82,6 @@ where
         Err(objects::Error::Conflict { .. } | objects::Error::NotFound(_)) => Ok(None),
         written => Ok(Some(Stands { before, after, version: written?.resource_version() })),
     }
-}
-
-/// Changes the status of a run; `behind`: a later state of it than this is known to be.
-pub(super) async fn of_run(
-    store: &dyn Objects,
-    run: &HarnessRun,
-    behind: bool,
-    with: impl Fn(&mut HarnessRunStatus),
-) -> Result<Option<Stands<HarnessRunStatus>>, Error> {
-    let with = |run: &HarnessRun| {
-        let before = run.status.clone().unwrap_or_default();
-        let mut after = before.clone();
-        with(&mut after);
-        (before, after)
-    };
-    change(store, run, behind, with).await
-}
-
-/// Changes the status of a repository; `behind`: a later state of it than this is known to be.
-async fn of_config(
-    store: &dyn Objects,
-    repository: &ConfigRepository,
-    behind: bool,
-    with: impl Fn(&mut ConfigRepositoryStatus),
-) -> Result<Option<Stands<ConfigRepositoryStatus>>, Error> {
-    let with = |repository: &ConfigRepository| {
-        let before = repository.status.clone().unwrap_or_default();
-        let mut after = before.clone();
-        with(&mut after);
-        (before, after)
-    };
-    change(store, repository, behind, with).await
 }
 
 /// Says what the ledger is, in its repository's status.
@@ -126,7 +96,7 @@ pub(super) async fn of_repository(
     now: Timestamp,
 ) -> Result<Option<Stands<ConfigRepositoryStatus>>, Error> {
     let generation = repository.metadata.generation;
-    let changed = of_config(store, repository, behind, |status| {
+    let changed = change(store, repository, behind, |status: &mut ConfigRepositoryStatus| {
         let conditions = &mut status.conditions;
         let before = conditions.clone();
         let begins = status.ledger_tip.is_none() && tip.is_some();
@@ -148,7 +118,8 @@ pub(super) async fn of_tip(
     (repository, behind): (&ConfigRepository, bool),
     tip: &str,
 ) -> Result<Option<Stands<ConfigRepositoryStatus>>, Error> {
-    of_config(store, repository, behind, |status| status.ledger_tip = Some(tip.to_owned())).await
+    let note = |status: &mut ConfigRepositoryStatus| status.ledger_tip = Some(tip.to_owned());
+    change(store, repository, behind, note).await
 }
 
 /// What a step says of a run.

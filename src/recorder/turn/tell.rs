@@ -89,7 +89,7 @@ impl Desk {
         async move {
             let (now, generation) = ((context.clock)(), run.metadata.generation);
             let with = |status: &mut HarnessRunStatus| news.tell(status, generation, now);
-            let told = status::of_run(context.store.as_ref(), &run, behind, with).await;
+            let told = status::change(context.store.as_ref(), run.as_ref(), behind, with).await;
             if let Ok(Some(Stands { before, after, .. })) = &told {
                 announce(&context, &run, before, after).await;
             }
